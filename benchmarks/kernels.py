@@ -1,0 +1,287 @@
+"""Door 1, the kernels: mean loss and gradient of n samples; speed and error in one row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+import fastloss
+from benchmarks import accuracy, machine, peer_fastloss, problems, timing
+from benchmarks.peers import Kernel, NotAvailable, Peer, Run
+from benchmarks.report import Column, Missing, Row, Table, percent, ratio, significant, ulp_pair
+from fastloss.losses import Loss
+
+OURS = "fastloss"
+
+#: Up to this length a call takes microseconds: it is timed on one core, with threads left to the library.
+SHORT = 10_000
+
+#: Samples of a timed call's gradient that are looked at.
+CHECKED = 1000
+
+CHEAP = ("squared_error", "absolute_error", "huber", "quantile", "hinge")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured; ``losses`` empty means every loss the library lists."""
+
+    losses: tuple[str, ...]
+    sizes: tuple[int, ...]
+    dtypes: tuple[str, ...] = ("float64", "float32")
+    rounds: int = 7
+    budget: float = 1.2  # seconds per case, beyond the least number of rounds
+    points: int = 2000  # samples whose error is measured
+
+
+PLANS = {
+    "quick": Plan(("log_loss", "huber"), (1_000_000, 1000), rounds=3, budget=0.2, points=400),
+    "default": Plan(("log_loss", "poisson", *CHEAP), (10_000_000, 1000)),
+    "full": Plan((), (10_000_000, 1_000_000, 100_000, 1000), rounds=15, budget=6.0),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    loss: str
+    dtype: str
+    n: int
+
+    @property
+    def labels(self) -> Row:
+        return {"loss": self.loss, "dtype": self.dtype, "n": self.n, "cores": 1}
+
+
+def cases(plan: Plan) -> list[Case]:
+    losses = plan.losses or fastloss.list_losses("regression") + fastloss.list_losses("binary")
+    return [Case(loss, dtype, n) for n in plan.sizes for loss in losses for dtype in plan.dtypes]
+
+
+def measure(case: Case, plan: Plan, run: Run) -> list[Row]:
+    """One row per number of threads (one row for short arrays)."""
+    loss = fastloss.get_loss(case.loss, **problems.PARAMS.get(case.loss, {}))
+    y, raw = problems.arrays(loss, case.n, case.dtype)
+    threads: tuple[int | None, ...] = run.threads if case.n > SHORT else (None,)
+    implementations, absent = _implementations(case.loss, loss.params, run.peers)
+    calls = {
+        (name, t): kernel.bind(y, raw, t)
+        for name, kernel in implementations.items()
+        for t in (threads if kernel.threaded else threads[:1])
+    }
+    results = _times(calls, case, plan, threads)
+    results |= _wrong(implementations, {key: call for key, call in calls.items() if _timed(results[key])}, y, raw)
+    errors = _errors(implementations, loss, case.dtype, plan.points)
+    rows = []
+    for t in threads:
+        row = case.labels | {"cores": t or 1, "params": loss.params}
+        for name in [OURS, *(peer.NAME for peer in run.peers)]:
+            key = (name, t) if (name, t) in results else (name, threads[0])
+            row |= _figures(name, absent.get(name) or results[key], errors.get(name), case)
+        _compare(row, run.peers)
+        _bandwidth(row, results.get(("triad", t)), case)
+        rows.append(row)
+    return rows
+
+
+def _implementations(loss: str, params: dict, peers: Sequence[Peer]) -> tuple[dict[str, Kernel], dict[str, Missing]]:
+    """Kernels by name, ours first, and who has none."""
+    found: dict[str, Kernel] = {OURS: peer_fastloss.kernel(loss, params)}
+    absent = {}
+    for peer in peers:
+        try:
+            found[peer.NAME] = peer.kernel(loss, params)
+        except NotAvailable as reason:
+            absent[peer.NAME] = Missing("n/a", str(reason))
+    return found, absent
+
+
+def _times(calls, case: Case, plan: Plan, threads) -> dict:
+    contestants = [timing.Contestant(key, call, key[1] or 1) for key, call in calls.items()]
+    if not _in_cache(case):
+        contestants += [_triad(case.n).contestant(t) for t in threads]
+    return timing.alternate(contestants, plan.rounds, plan.budget, batch=case.n <= SHORT)
+
+
+@cache
+def _triad(n: int) -> machine.Triad:
+    return machine.Triad(n)
+
+
+def _timed(result: timing.Timing | Missing) -> bool:
+    return isinstance(result, timing.Timing)
+
+
+def _in_cache(case: Case) -> bool:
+    """Whether the three arrays may stay in the last-level cache between calls: then memory limits nobody."""
+    return case.n <= SHORT or _streamed(case) < 2 * machine.last_level_cache()
+
+
+def _streamed(case: Case) -> int:
+    """Bytes that have to move: y and raw are read, the gradient is written."""
+    return 3 * case.n * np.dtype(case.dtype).itemsize
+
+
+# ---- correctness of what was timed ----------------------------------------------------------------
+
+
+def _errors(implementations: dict[str, Kernel], loss: Loss, dtype: str, count: int) -> dict[str, tuple]:
+    """Largest errors of loss and gradient in ulp, by implementation; None without an exact value."""
+    exact = _exact(loss, dtype, count)
+    y, raw = problems.points(loss, count, dtype)
+    errors: dict[str, tuple] = {}
+    for name, kernel in implementations.items():
+        try:
+            found = exact.errors(*kernel.per_sample(y, raw)) if exact else (None, None)
+        except Exception:  # the timed call has failed too, and says why
+            continue
+        errors[name] = (None if kernel.loss_note else found[0], found[1])
+    return errors
+
+
+@cache
+def _exact(loss: Loss, dtype: str, count: int) -> accuracy.Exact | None:
+    try:
+        return accuracy.Exact(loss.name, loss.params, *problems.points(loss, count, dtype))
+    except (ImportError, KeyError):
+        return None  # shown as dashes, with a note
+
+
+def _wrong(implementations: dict[str, Kernel], calls: dict, y: np.ndarray, raw: np.ndarray) -> dict[Any, Missing]:
+    """The calls that do not give what ``per_sample`` gives, whose errors the row shows.
+
+    Each is run once more: its mean loss must be that of our per-sample losses, its gradient that of its own
+    ``per_sample`` at every k-th sample.
+    """
+    mean = float(np.mean(implementations[OURS].per_sample(y, raw)[0], dtype=np.float64))
+    at = slice(None, None, max(1, len(y) // CHECKED))
+    wrong = {}
+    for (name, t), call in calls.items():
+        kernel = implementations[name]
+        try:
+            expected = kernel.per_sample(y[at].copy(), raw[at].copy())[1]
+            problem = _disagreement(*call(), at, None if kernel.loss_note else mean, expected)
+        except Exception as error:
+            wrong[name, t] = Missing.failed(error)
+            continue
+        if problem:
+            wrong[name, t] = Missing("failed", problem)
+    return wrong
+
+
+def _disagreement(loss, gradient, at: slice, mean: float | None, expected: np.ndarray) -> str:
+    """Empty when a timed call's result is right; with a scalar loss the gradient is that of the mean."""
+    eps = np.finfo(gradient.dtype).eps
+    scale = len(gradient) if np.ndim(loss) == 0 else 1
+    got = gradient[at].astype(np.float64) * scale
+    if not np.allclose(got, expected, rtol=16 * eps, atol=16 * eps * np.abs(expected).max()):
+        return "the timed call's gradient is not the one that was checked"
+    loss = float(np.mean(loss, dtype=np.float64))
+    if mean is not None and not np.isclose(loss, mean, rtol=1000 * eps):
+        return f"mean loss {loss!r} instead of {mean!r}"
+    return ""
+
+
+# ---- rows -----------------------------------------------------------------------------------------
+
+
+def _figures(name: str, time: timing.Timing | Missing, errors, case: Case) -> Row:
+    if isinstance(time, Missing):
+        return {f"{name}_time": time}
+    unit = 1e6 if case.n <= SHORT else 1e3
+    return {
+        f"{name}_time": time.median * unit,
+        f"{name}_rate": case.n / time.median / 1e6,
+        f"{name}_errors": errors,
+        f"{name}_seconds": time.as_json(),
+    }
+
+
+def _compare(row: Row, peers: Sequence[Peer]) -> None:
+    for peer in peers:
+        ours, theirs = row[f"{OURS}_time"], row[f"{peer.NAME}_time"]
+        if not isinstance(ours, Missing) and not isinstance(theirs, Missing):
+            row[f"{peer.NAME}_ratio"] = theirs / ours
+
+
+def _bandwidth(row: Row, triad: timing.Timing | Missing | None, case: Case) -> None:
+    if isinstance(triad, timing.Timing) and f"{OURS}_seconds" in row:
+        own = _streamed(case) / row[f"{OURS}_seconds"]["median"]
+        row["triad"] = own / _triad(case.n).bandwidth(triad.median)
+        row["triad_seconds"] = triad.as_json()
+
+
+def failed(case: Case, error: Exception) -> Row:
+    return case.labels | {f"{OURS}_time": Missing.failed(error)}
+
+
+# ---- tables ---------------------------------------------------------------------------------------
+
+
+def tables(rows: list[Row], plan: Plan, run: Run) -> list[Table]:
+    long, short = [r for r in rows if r["n"] > SHORT], [r for r in rows if r["n"] <= SHORT]
+    found = []
+    if long:
+        found.append(
+            Table(
+                "kernels",
+                "Kernels: mean loss and gradient",
+                _columns(run, short=False),
+                long,
+                _notes(long, plan),
+            )
+        )
+    if short:
+        title = "Kernels: one call on a short array, one core"
+        note = "us: a run is a batch of calls; fastloss chooses its threads itself, scikit-learn has n_threads=1"
+        found.append(Table("kernels_short", title, _columns(run, short=True), short, [note]))
+    return found
+
+
+def _columns(run: Run, short: bool) -> list[Column]:
+    unit = "us" if short else "ms"
+    labels = [Column("loss", "loss", left=True), Column("dtype", "dtype", left=True)]
+    labels += [Column("n", "n", _count, left=True)]
+    labels += [] if short else [Column("cores", "cores", left=True)]
+    ours = [Column(f"{OURS}_time", unit, significant(3), OURS)]
+    if not short:
+        ours += [
+            Column(f"{OURS}_rate", "M/s", significant(3), OURS),
+            Column("triad", "triad", percent, OURS),
+        ]
+    ours += [Column(f"{OURS}_errors", "ulp", ulp_pair, OURS)]
+    theirs = []
+    for peer in run.peers:
+        theirs += [
+            Column(f"{peer.NAME}_time", unit, significant(3), peer.NAME),
+            Column(f"{peer.NAME}_ratio", "ratio", ratio, peer.NAME),
+            Column(f"{peer.NAME}_errors", "ulp", ulp_pair, peer.NAME),
+        ]
+    return labels + ours + theirs
+
+
+def _count(n: int) -> str:
+    exponent = len(str(n)) - 1
+    return f"1e{exponent}" if n == 10**exponent else str(n)
+
+
+def _notes(rows: list[Row], plan: Plan) -> list[str]:
+    lines = [
+        f"ms: median of up to {plan.rounds} alternating runs in one process (fewer when a case takes long; "
+        "JSON has min, max and count). ratio: the peer's time / fastloss's. M/s: million elements a second.",
+        "triad: bytes moved per second (y and raw read, gradient written) as a share of the triad "
+        "a = b + s*c of the same length, timed in the same rounds on as many cores; blank where the arrays "
+        "may stay in cache.",
+        "ulp: largest error of loss / gradient per sample against the exact value (mpmath), in units in the "
+        f"last place, over {plan.points} of the samples (a quarter of them the smallest and largest scores).",
+        "fastloss: mean loss and gradient of the mean, into a preallocated array. scikit-learn: per-sample "
+        "losses and gradients into preallocated arrays; averaging is not charged to it. NumPy: both, on one "
+        "core, shown in every row. torch: forward and backward, eager.",
+        "The timed call's result is checked in the same run; one that differs is shown as failed.",
+    ]
+    if all(row.get(f"{OURS}_errors") in (None, (None, None)) for row in rows):
+        lines.append("No errors: they need mpmath and the tests folder.")
+    return lines

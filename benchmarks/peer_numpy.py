@@ -1,0 +1,270 @@
+"""NumPy: each loss as a careful user would vectorise it. Stable in the tails, few temporaries, one thread."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.peers import NotAvailable
+
+NAME = "NumPy"
+
+
+def version() -> str:
+    return np.__version__
+
+
+# ---- per-sample loss and gradient; binary y is 0 or 1
+
+
+def squared_error(y, raw):
+    r = raw - y
+    return 0.5 * r * r, r
+
+
+def absolute_error(y, raw):
+    r = raw - y
+    return np.abs(r), np.sign(r)
+
+
+def huber(y, raw, delta):
+    r = raw - y
+    gradient = np.clip(r, -delta, delta)
+    return gradient * (r - 0.5 * gradient), gradient
+
+
+def pseudo_huber(y, raw, delta):
+    r = raw - y
+    root = np.sqrt(1 + (r / delta) ** 2)
+    return r * r / (root + 1), r / root
+
+
+def log_cosh(y, raw):
+    r = raw - y
+    a = np.abs(r)
+    return a + np.log1p(np.exp(-2 * a)) - np.log(2.0).astype(r.dtype), np.tanh(r)
+
+
+def cauchy(y, raw, scale):
+    r = raw - y
+    square = (r / scale) ** 2
+    return 0.5 * scale**2 * np.log1p(square), r / (1 + square)
+
+
+def fair(y, raw, scale):
+    r = raw - y
+    a = np.abs(r) / scale
+    return scale**2 * (a - np.log1p(a)), r / (1 + a)
+
+
+def welsch(y, raw, scale):
+    r = raw - y
+    square = (r / scale) ** 2
+    return -0.5 * scale**2 * np.expm1(-square), r * np.exp(-square)
+
+
+def tukey(y, raw, scale):
+    r = raw - y
+    rest = np.maximum(1 - (r / scale) ** 2, 0)
+    return scale**2 / 6 * (1 - rest**3), r * rest**2
+
+
+def quantile(y, raw, quantile):
+    u = y - raw
+    return np.maximum(quantile * u, (quantile - 1) * u), _sided(u, 1 - quantile, -quantile)
+
+
+def smooth_quantile(y, raw, quantile, delta):
+    loss, gradient = huber(y, raw, delta)
+    weight = _sided(y - raw, 1 - quantile, quantile) / delta
+    return weight * loss, weight * gradient
+
+
+def expectile(y, raw, expectile):
+    r = raw - y
+    gradient = _sided(-r, 1 - expectile, expectile) * r
+    return 0.5 * gradient * r, gradient
+
+
+def epsilon_insensitive(y, raw, epsilon):
+    r = raw - y
+    loss = np.maximum(np.abs(r) - epsilon, 0)
+    return loss, np.sign(r) * (loss > 0)
+
+
+def squared_epsilon_insensitive(y, raw, epsilon):
+    r = raw - y
+    excess = np.maximum(np.abs(r) - epsilon, 0)
+    return excess * excess, 2 * np.copysign(excess, r)
+
+
+def mape(y, raw, epsilon):
+    r = raw - y
+    scale = np.maximum(np.abs(y), np.finfo(r.dtype).eps if epsilon is None else epsilon)
+    return np.abs(r) / scale, np.sign(r) / scale
+
+
+def msle(y, raw):
+    difference = np.log1p(raw) - np.log1p(y)
+    return 0.5 * difference * difference, difference / (1 + raw)
+
+
+def poisson(y, raw):
+    mean = np.exp(raw)
+    return mean - y * raw, mean - y
+
+
+def gamma(y, raw):
+    scaled = y * np.exp(-raw)
+    return raw + scaled, 1 - scaled
+
+
+def tweedie(y, raw, power):
+    a, b = np.expm1((2 - power) * raw), np.expm1((1 - power) * raw)
+    return a / (2 - power) - y * (b / (1 - power)), (1 + a) - y * (1 + b)
+
+
+def negative_binomial(y, raw, theta):
+    mean = theta * np.exp(raw)
+    return (y + 1 / theta) * np.log1p(mean) - y * raw, (mean / theta - y) / (1 + mean)
+
+
+def log_loss(y, raw):
+    sign, wrong = _against(y, raw)
+    e = np.exp(-np.abs(wrong))
+    return np.maximum(wrong, 0) + np.log1p(e), sign * np.where(wrong > 0, 1, e) / (1 + e)
+
+
+def hinge(y, raw):
+    sign, wrong = _against(y, raw)
+    loss = np.maximum(1 + wrong, 0)
+    return loss, sign * (loss > 0)
+
+
+def squared_hinge(y, raw):
+    sign, wrong = _against(y, raw)
+    excess = np.maximum(1 + wrong, 0)
+    return excess * excess, 2 * sign * excess
+
+
+def smooth_hinge(y, raw, gamma):
+    sign, wrong = _against(y, raw)
+    excess = np.maximum(1 + wrong, 0)
+    slope = np.minimum(excess / gamma, 1)
+    return slope * (excess - 0.5 * gamma * slope), sign * slope
+
+
+def modified_huber(y, raw):
+    sign, wrong = _against(y, raw)
+    excess = np.maximum(1 + wrong, 0)
+    return np.where(wrong <= 1, excess * excess, 4 * wrong), sign * np.minimum(2 * excess, 4)
+
+
+def perceptron(y, raw):
+    sign, wrong = _against(y, raw)
+    return np.maximum(wrong, 0), sign * (wrong >= 0)
+
+
+def exponential(y, raw):
+    sign, wrong = _against(y, raw)
+    loss = np.exp(wrong)
+    return loss, sign * loss
+
+
+def focal(y, raw, gamma):
+    sign, wrong = _against(y, raw)
+    e = np.exp(-np.abs(wrong))
+    cross_entropy = np.maximum(wrong, 0) + np.log1p(e)
+    miss, hit = np.where(wrong > 0, 1, e) / (1 + e), np.where(wrong > 0, e, 1) / (1 + e)
+    power = miss**gamma
+    return power * cross_entropy, sign * power * (gamma * hit * cross_entropy + miss)
+
+
+def poly1(y, raw, epsilon):
+    sign, wrong = _against(y, raw)
+    e = np.exp(-np.abs(wrong))
+    miss, hit = np.where(wrong > 0, 1, e) / (1 + e), np.where(wrong > 0, e, 1) / (1 + e)
+    return np.maximum(wrong, 0) + np.log1p(e) + epsilon * miss, sign * miss * (1 + epsilon * hit)
+
+
+def _sided(u, below, above):
+    """``below`` where u < 0, ``above`` where u > 0, 0 at 0, in the dtype of u."""
+    return np.where(u < 0, u.dtype.type(below), u.dtype.type(above)) * (u != 0)
+
+
+def _against(y, raw):
+    """The sign with which the score counts against the label, and the negative margin."""
+    sign = 1 - 2 * y
+    return sign, sign * raw
+
+
+FUNCTIONS = {
+    function.__name__: function
+    for function in (
+        squared_error,
+        absolute_error,
+        huber,
+        pseudo_huber,
+        log_cosh,
+        cauchy,
+        fair,
+        welsch,
+        tukey,
+        quantile,
+        smooth_quantile,
+        expectile,
+        epsilon_insensitive,
+        squared_epsilon_insensitive,
+        mape,
+        msle,
+        poisson,
+        gamma,
+        tweedie,
+        negative_binomial,
+        log_loss,
+        hinge,
+        squared_hinge,
+        smooth_hinge,
+        modified_huber,
+        perceptron,
+        exponential,
+        focal,
+        poly1,
+    )
+}
+
+#: Parameters of ours that the functions above leave at these values.
+FIXED = {"pos_weight": 1.0, "neg_weight": 1.0, "label_smoothing": 0.0, "alpha": None, "constants": False}
+
+
+class _Kernel:
+    threaded = False
+    loss_note = ""
+
+    def __init__(self, function, params):
+        self.function, self.params = function, params
+
+    def per_sample(self, y, raw):
+        return self.function(y, raw, **self.params)
+
+    def bind(self, y, raw, n_threads):
+        scale = raw.dtype.type(1 / len(raw))
+
+        def mean_and_gradient():
+            loss, gradient = self.per_sample(y, raw)
+            gradient *= scale
+            return loss.mean(), gradient
+
+        return mean_and_gradient
+
+
+def kernel(loss, params):
+    if loss not in FUNCTIONS:
+        raise NotAvailable(f"no NumPy version of {loss} written")
+    for name in FIXED.keys() & params.keys():
+        if params[name] != FIXED[name]:
+            raise NotAvailable(f"no NumPy version of {loss} with {name}={params[name]} written")
+    return _Kernel(FUNCTIONS[loss], {k: v for k, v in params.items() if k not in FIXED})
+
+
+def estimator(fit, n_threads):
+    raise NotAvailable("NumPy has no estimators")

@@ -1,0 +1,82 @@
+"""scikit-learn: its private ``sklearn._loss`` for the kernels, SGDClassifier and SGDRegressor."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import sklearn
+from sklearn._loss import loss as sk
+from sklearn.linear_model import SGDClassifier, SGDRegressor
+
+from benchmarks.peers import NotAvailable
+
+NAME = "scikit-learn"
+
+
+def version() -> str:
+    return sklearn.__version__
+
+
+#: Our loss -> scikit-learn's, from our parameters.
+LOSSES = {
+    "squared_error": lambda p: sk.HalfSquaredError(),
+    "absolute_error": lambda p: sk.AbsoluteError(),
+    "huber": lambda p: sk.HuberLoss(delta=p["delta"]),
+    "quantile": lambda p: sk.PinballLoss(quantile=p["quantile"]),
+    "poisson": lambda p: sk.HalfPoissonLoss(),
+    "gamma": lambda p: sk.HalfGammaLoss(),
+    "tweedie": lambda p: sk.HalfTweedieLoss(power=p["power"]),
+    "log_loss": lambda p: sk.HalfBinomialLoss(),
+    "exponential": lambda p: sk.ExponentialLoss(),
+}
+NOTES = {"tweedie": "scikit-learn's loss differs from ours by terms without the prediction"}
+
+
+class _Kernel:
+    threaded = True
+
+    def __init__(self, loss, note):
+        self.function, self.loss_note = loss.loss_gradient, note
+
+    def bind(self, y, raw, n_threads):
+        """``loss_gradient`` into preallocated arrays; there is no call for the mean, so it is not charged."""
+        return partial(
+            self.function,
+            y,
+            raw,
+            loss_out=np.empty_like(raw),
+            gradient_out=np.empty_like(raw),
+            n_threads=n_threads or 1,
+        )
+
+    def per_sample(self, y, raw):
+        return self.bind(y, raw, 1)()
+
+
+def kernel(loss, params):
+    if loss not in LOSSES:
+        raise NotAvailable(f"sklearn._loss has no {loss}")
+    return _Kernel(LOSSES[loss](params), NOTES.get(loss, ""))
+
+
+#: Our name -> scikit-learn's, and which of our parameters its ``epsilon`` is.
+CLASSIFIERS = {name: None for name in ("hinge", "log_loss", "squared_hinge", "modified_huber", "perceptron")}
+REGRESSORS = {
+    "squared_error": None,
+    "huber": "delta",
+    "epsilon_insensitive": "epsilon",
+    "squared_epsilon_insensitive": "epsilon",
+}
+
+
+def estimator(fit, n_threads):
+    cls, names = (SGDRegressor, REGRESSORS) if fit.task == "regression" else (SGDClassifier, CLASSIFIERS)
+    if fit.loss not in names:
+        raise NotAvailable(f"{cls.__name__} has no {fit.loss} loss")
+    options = dict(fit.schedule)
+    if names[fit.loss]:
+        options["epsilon"] = fit.params[names[fit.loss]]
+    if cls is SGDClassifier:
+        options["n_jobs"] = n_threads
+    return cls(loss=fit.loss, alpha=fit.alpha, max_iter=fit.epochs, tol=None, random_state=fit.seed, **options)

@@ -1,0 +1,74 @@
+"""PyTorch on the CPU, eager: the functional loss, then ``backward``. Measured when it is installed."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from benchmarks.peers import NotAvailable
+
+NAME = "torch"
+
+
+def version() -> str:
+    return torch.__version__
+
+
+#: Our loss -> the torch expression of (y, raw, reduction, parameters). Binary y is 0 or 1.
+LOSSES = {
+    "squared_error": lambda y, raw, how, p: 0.5 * functional.mse_loss(raw, y, reduction=how),
+    "absolute_error": lambda y, raw, how, p: functional.l1_loss(raw, y, reduction=how),
+    "huber": lambda y, raw, how, p: functional.huber_loss(raw, y, delta=p["delta"], reduction=how),
+    "poisson": lambda y, raw, how, p: functional.poisson_nll_loss(raw, y, log_input=True, reduction=how),
+    "log_loss": lambda y, raw, how, p: functional.binary_cross_entropy_with_logits(raw, y, reduction=how),
+    "hinge": lambda y, raw, how, p: _reduce(functional.relu(1 - (2 * y - 1) * raw), how),
+    "squared_hinge": lambda y, raw, how, p: _reduce(functional.relu(1 - (2 * y - 1) * raw).square(), how),
+    "quantile": lambda y, raw, how, p: _reduce(_pinball(y - raw, p["quantile"]), how),
+}
+
+
+def _pinball(u, level):
+    return torch.maximum(level * u, (level - 1) * u)
+
+
+def _reduce(values, how):
+    return values.mean() if how == "mean" else values
+
+
+class _Kernel:
+    threaded = True
+    loss_note = ""
+
+    def __init__(self, function, params):
+        self.function, self.params = function, params
+
+    def _tensors(self, y, raw):
+        return torch.from_numpy(y), torch.from_numpy(raw).requires_grad_()
+
+    def per_sample(self, y, raw):
+        y, raw = self._tensors(y, raw)
+        loss = self.function(y, raw, "none", self.params)
+        loss.sum().backward()
+        return loss.detach().numpy(), raw.grad.numpy()
+
+    def bind(self, y, raw, n_threads):
+        y, raw = self._tensors(y, raw)
+
+        def mean_and_gradient():
+            torch.set_num_threads(n_threads or torch.get_num_threads())
+            raw.grad = None
+            loss = self.function(y, raw, "mean", self.params)
+            loss.backward()
+            return loss.item(), raw.grad.numpy()
+
+        return mean_and_gradient
+
+
+def kernel(loss, params):
+    if loss not in LOSSES:
+        raise NotAvailable(f"no torch version of {loss} written")
+    return _Kernel(LOSSES[loss], params)
+
+
+def estimator(fit, n_threads):
+    raise NotAvailable("torch has no SGD estimator")

@@ -1,0 +1,96 @@
+"""What every peer offers, and the list of them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+#: Name on the command line -> module. All optional: one that cannot be imported is reported, not an error.
+PEERS = {
+    "numpy": "benchmarks.peer_numpy",
+    "sklearn": "benchmarks.peer_sklearn",
+    "torch": "benchmarks.peer_torch",
+}
+
+
+class NotAvailable(Exception):  # noqa: N818 - an absence, not an error
+    """The peer does not offer this; the message says what is missing. Shown as n/a."""
+
+
+class Kernel(Protocol):
+    """One loss of one implementation: values to check and a call to time, both from the same function."""
+
+    threaded: bool
+    """Whether ``n_threads`` changes anything; one that is not threaded is timed once, on one core."""
+
+    loss_note: str
+    """Empty, or how its loss differs from ours by a term without the prediction (its error is not given)."""
+
+    def per_sample(self, y: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Per-sample loss and gradient, arrays of shape (n,)."""
+
+    def bind(self, y: np.ndarray, raw: np.ndarray, n_threads: int | None) -> Callable[[], tuple[Any, np.ndarray]]:
+        """The call to time; output buffers are allocated here.
+
+        It returns mean loss and gradient of the mean or, where the peer has no such call, per-sample loss and
+        gradient (then the first result is an array).
+        """
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What defines an SGD fit: a fixed number of epochs of one explicit schedule, no early stop."""
+
+    task: str  # "binary", "multiclass" or "regression"
+    loss: str
+    params: Mapping[str, float] = field(default_factory=dict)
+    epochs: int = 5
+    alpha: float = 1e-4
+    schedule: Mapping[str, Any] = field(default_factory=lambda: {"learning_rate": "optimal"})
+    seed: int = 0
+
+
+class Peer(Protocol):
+    """The functions of a ``peer_*.py`` module."""
+
+    NAME: str
+
+    def version(self) -> str:
+        """Version measured."""
+
+    def kernel(self, loss: str, params: Mapping[str, Any]) -> Kernel:
+        """The kernel of a loss (our name and parameters), or NotAvailable."""
+
+    def estimator(self, fit: Fit, n_threads: int) -> Any:
+        """An unfitted scikit-learn style estimator, or NotAvailable."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all doors share: the peers to measure and the numbers of threads."""
+
+    peers: tuple[Peer, ...]
+    threads: tuple[int, ...]
+
+
+def load(names: list[str] | tuple[str, ...]) -> tuple[list[Peer], dict[str, str]]:
+    """Import the named peers.
+
+    Returns
+    -------
+    peers : list of modules
+    missing : dict
+        Name of each peer that could not be imported -> why.
+    """
+    found: list[Peer] = []
+    missing: dict[str, str] = {}
+    for name in names:
+        try:
+            found.append(importlib.import_module(PEERS[name]))  # type: ignore[arg-type]
+        except ImportError as error:
+            missing[name] = f"not installed ({error})"
+    return found, missing

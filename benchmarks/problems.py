@@ -1,0 +1,231 @@
+"""The data that is measured: seeded random arrays for the kernels, real tables for the estimators.
+
+Real tables are ``<name>.npz`` files in the folder that the environment variable ``FASTLOSS_DATA`` names. One
+that is not there is replaced by one of scikit-learn's bundled sets or by seeded synthetic data of the same
+shape, and its name in the report says so. A file holds ``y`` and either ``X`` or the CSR parts ``data``,
+``indices``, ``indptr``, ``shape``; the same names with ``test_`` before them are its official test part.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn import datasets
+
+from fastloss.losses import Loss
+
+# ---- kernels --------------------------------------------------------------------------------------
+
+#: Random samples drawn; longer arrays repeat them.
+BLOCK = 1 << 20
+
+#: Parameters measured where the default would be a special case. Exact in float32: the same for every peer.
+PARAMS: dict[str, dict[str, float]] = {"quantile": {"quantile": 0.75}, "expectile": {"expectile": 0.75}}
+
+
+def arrays(loss: Loss, n: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return y and raw prediction, of shape (n,) and the given dtype, in the loss's domain."""
+    y, raw = _block(loss, dtype)
+    return np.resize(y, n), np.resize(raw, n)
+
+
+@lru_cache(maxsize=1)
+def _block(loss: Loss, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """The samples that `arrays` repeats; what they look like follows from the loss's kind, link and target."""
+    rng = np.random.default_rng(0)
+    if loss.kind == "binary":
+        raw = rng.normal(0, 4, BLOCK)
+        y = (rng.random(BLOCK) < 1 / (1 + np.exp(-raw / 2))).astype(float)
+    elif loss.link == "log":
+        raw = rng.normal(0, 1.5, BLOCK)
+        mean = np.exp(raw + rng.normal(0, 0.5, BLOCK))
+        zero_allowed = not loss.target.startswith("numbers > 0")
+        y = rng.poisson(mean).astype(float) if zero_allowed else mean * rng.gamma(2.0, 0.5, BLOCK)
+    elif loss.target != Loss.target:  # not any real number
+        y = rng.lognormal(0, 1, BLOCK)
+        raw = y * rng.lognormal(0, 0.5, BLOCK)
+    else:
+        y = rng.normal(0, 3, BLOCK)
+        raw = y + np.clip(rng.standard_t(3, BLOCK), -30, 30)
+        y, raw = _on_grid(y.astype(dtype)), _on_grid(raw.astype(dtype))
+    return y.astype(dtype), raw.astype(dtype)
+
+
+def _on_grid(x: np.ndarray) -> np.ndarray:
+    """Round to a grid on which raw - y is exact (below 64): all errors then have the same reference."""
+    step = x.dtype.type(2.0 ** (6 - np.finfo(x.dtype).nmant))
+    return np.round(x / step) * step
+
+
+def points(loss: Loss, count: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """About ``count`` samples to check against the exact value, from the block that `arrays` repeats.
+
+    Three quarters at random, the rest where the score is smallest and largest: the distance from y for a regression
+    loss with identity link, the raw prediction otherwise.
+    """
+    y, raw = _block(loss, dtype)
+    score = np.abs(raw - y if loss.kind == "regression" and loss.link == "identity" else raw)
+    ends = count // 8
+    order = np.argsort(score, kind="stable")
+    random = np.random.default_rng(1).choice(BLOCK, count - 2 * ends, replace=False)
+    at = np.unique(np.concatenate([order[:ends], order[BLOCK - ends :], random]))
+    return y[at], raw[at]
+
+
+# ---- tables ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A table, scaled, split and cast. ``label`` names it in the report and says when it is a substitute."""
+
+    label: str
+    X: Any
+    y: np.ndarray
+    X_test: Any
+    y_test: np.ndarray
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a table becomes a problem, and what takes its place when its file is not there."""
+
+    scale: str  # "standard": columns to mean 0, variance 1; "max": columns divided by their largest size; "none"
+    substitute: Callable[[], tuple[str, Any, np.ndarray]]  # label, X, y; y is the target already
+    target: Callable[[np.ndarray], np.ndarray] = lambda y: y  # from the file's y
+
+
+def _bundled(name: str, target: Callable[[np.ndarray], np.ndarray] = lambda y: y):
+    def load():
+        X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
+        return f"{name} (scikit-learn's)", X, target(y)
+
+    return load
+
+
+def _synthetic(name: str, rows: int, columns: int, nonzeros: int | None = None, classes: int = 2, counts: bool = False):
+    """Seeded data of the named table's shape; ``classes=0`` makes a regression target with a heavy tail."""
+
+    def make():
+        rng = np.random.default_rng(0)
+        if nonzeros is None:
+            X = rng.standard_normal((rows, columns), dtype=np.float32)
+        else:
+            X = _synthetic_csr(rng, rows, columns, nonzeros)
+        weights = rng.standard_normal((columns, max(classes, 1))) / np.sqrt(nonzeros or columns)
+        score = X @ weights
+        if counts:
+            y = rng.poisson(np.exp(score[:, 0] - 1)).astype(float)
+        elif not classes:
+            y = score[:, 0] + 0.5 * rng.standard_t(3, rows)
+        elif classes == 2:
+            y = (score[:, 0] + 0.5 * rng.standard_normal(rows) > 0).astype(int)
+        else:
+            y = np.argmax(score + 0.5 * rng.standard_normal(score.shape), axis=1)
+        return f"{name}-like (synthetic)", X, y
+
+    return make
+
+
+def _synthetic_csr(rng, rows, columns, nonzeros):
+    """About ``nonzeros`` ones per row, frequent columns first, as one-hot tables have them."""
+    column = np.minimum(rng.exponential(columns / 6, (rows, nonzeros)), columns - 1).astype(np.int32)
+    X = sp.csr_matrix(
+        (
+            np.ones(rows * nonzeros, np.float32),
+            column.ravel(),
+            np.arange(rows + 1, dtype=np.int32) * nonzeros,
+        ),
+        shape=(rows, columns),
+    )
+    X.sum_duplicates()
+    np.minimum(X.data, 1, out=X.data)
+    return X
+
+
+def _odd(y: np.ndarray) -> np.ndarray:
+    return (y % 2).astype(int)
+
+
+RECIPES = {
+    "covtype": Recipe("standard", _synthetic("covtype", 581012, 54), lambda y: (y == 2).astype(int)),
+    "creditcard": Recipe("standard", _bundled("breast_cancer")),
+    "mnist": Recipe("max", _bundled("digits", _odd), _odd),
+    "mnist 10 classes": Recipe("max", _bundled("digits")),
+    "a9a": Recipe("none", _synthetic("a9a", 32561, 123, 14)),
+    "kddcup99_10pct": Recipe("max", _synthetic("kddcup99_10pct", 494021, 119, 13), lambda y: (y != 16).astype(int)),
+    "news20_multiclass": Recipe("max", _synthetic("news20", 15935, 62061, 80, classes=20)),
+    "electricity": Recipe("standard", _synthetic("electricity", 45312, 6)),
+    "california_housing": Recipe("standard", _bundled("diabetes")),
+    "bike_sharing_hour": Recipe("standard", _synthetic("bike_sharing_hour", 17379, 59, classes=0)),
+    "nycflights13": Recipe("max", _synthetic("nycflights13", 327346, 147, 10, classes=0)),
+    "freMTPL2": Recipe("max", _synthetic("freMTPL2", 678013, 57, 9, counts=True)),
+}
+
+
+@lru_cache(maxsize=1)
+def dataset(name: str, dtype: str) -> Dataset:
+    """The named problem. Without an official test part, a seeded fifth of the rows is held out."""
+    recipe = RECIPES[name]
+    found = _from_file(name.split()[0])
+    if found is None:
+        label, X, y = recipe.substitute()
+        X_test = y_test = None
+    else:
+        X, y, X_test, y_test = found
+        label, y, y_test = name, recipe.target(y), None if y_test is None else recipe.target(y_test)
+    if X_test is None:
+        X, y, X_test, y_test = _split(X, y)
+    X, X_test = _scaled(recipe.scale, X, X_test)
+    return Dataset(label, X.astype(dtype), y, X_test.astype(dtype), y_test)
+
+
+def _from_file(name: str):
+    """(X, y, X_test, y_test) with None for an absent test part, or None when there is no such file."""
+    folder = os.environ.get("FASTLOSS_DATA")
+    path = Path(folder) / f"{name}.npz" if folder else None
+    if path is None or not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as file:
+        parts = dict(file)
+    return (*_part(parts, ""), *_part(parts, "test_"))
+
+
+def _part(parts: dict[str, np.ndarray], prefix: str):
+    if prefix + "indptr" in parts:
+        data, indices, indptr = (parts[prefix + key] for key in ("data", "indices", "indptr"))
+        X = sp.csr_matrix((data, indices, indptr), shape=tuple(parts[prefix + "shape"]))
+    else:
+        X = parts.get(prefix + "X")
+    return X, parts.get(prefix + "y")
+
+
+def _split(X, y):
+    order = np.random.default_rng(0).permutation(len(y))
+    train, test = np.sort(order[len(y) // 5 :]), np.sort(order[: len(y) // 5])
+    return X[train], y[train], X[test], y[test]
+
+
+def _scaled(how: str, X, X_test):
+    """Both parts scaled by what the training part says; columns that do not vary are left alone."""
+    if how == "none":
+        return X, X_test
+    if how == "standard":
+        X, X_test = X.astype(np.float64), X_test.astype(np.float64)
+        mean, size = X.mean(axis=0), X.std(axis=0)
+        X, X_test = X - mean, X_test - mean
+    else:
+        size = abs(X).max(axis=0)
+        size = size.toarray().ravel() if sp.issparse(size) else size.astype(np.float64)
+    size = np.where(size > 0, size, 1.0)
+    if sp.issparse(X):
+        inverse = sp.diags_array(1 / size)
+        return (X @ inverse).tocsr(), (X_test @ inverse).tocsr()
+    return X / size, X_test / size

@@ -1,0 +1,296 @@
+"""Build step: the loss classes' formulas (Python) become typed kernels (Cython).
+
+A loss is written once, as a class in ``fastloss/losses/``.  Four of its static methods are formulas in a small subset
+of Python; this module reads them with :mod:`ast` (nothing is imported or run) and writes, for each loss, loops over a
+block with the one block signature of ``abi.pxd``, generic in float32/float64.  ``setup.py`` compiles the result once
+for each instruction set.
+
+The subset: assignments to plain names, one ``return``; ``+ - * /``, comparisons, ``and``/``or``/``not``, conditional
+expressions, numbers, ``INF``, and the functions of :data:`FUNCTIONS`.  Every name has the working dtype.  A conditional
+expression selects between two values already computed, so that loops stay free of branches.  ``min(a, b)`` and
+``max(a, b)`` are ``a`` where a comparison with NaN decides, as in Python.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+
+FUNCTIONS = {
+    "abs": "fabs",
+    "min": "fmin",
+    "max": "fmax",
+    **{
+        name: name
+        for name in (
+            "copysign",
+            "exp",
+            "exp_sum",
+            "expm1",
+            "expm1_sum",
+            "fma",
+            "log",
+            "log1p",
+            "log1p_unit",
+            "log_cosh",
+            "log_sum",
+            "product_error",
+            "sign",
+            "sqrt",
+            "x_minus_log1p_unit",
+        )
+    },
+}
+BINARY = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
+COMPARE = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
+FORMULAS = ("sample", "fisher", "domain", "constant")
+
+
+class FormulaError(Exception):
+    """A formula uses something the subset does not have."""
+
+
+@dataclass
+class Formula:
+    """One static method of a loss: its arguments, the statements before `return`, the returned expressions."""
+
+    arguments: list[str]
+    types: dict[str, str]
+    statements: list[tuple[str, str]]
+    results: list[str]
+
+
+@dataclass
+class Block:
+    """One loss class, as far as the kernels need it."""
+
+    name: str
+    parameters: list[str]
+    formulas: dict[str, Formula]
+
+
+# ------------------------------------------------------------------------------------------------- reading
+def read_blocks(paths: list[Path]) -> list[Block]:
+    """The losses defined in the files, in their order."""
+    classes: dict[str, ast.ClassDef] = {}
+    for path in paths:
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+        classes.update({node.name: node for node in tree.body if isinstance(node, ast.ClassDef)})
+    return [_block(node, classes) for node in classes.values() if _loss_name(node)]
+
+
+def _loss_name(node: ast.ClassDef) -> str | None:
+    for statement in node.body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            if statement.targets[0].id == "name" and isinstance(statement.value, ast.Constant):
+                return str(statement.value.value)
+    return None
+
+
+def _lineage(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> list[ast.ClassDef]:
+    """The class and those of its bases that stand in the same files, nearest first."""
+    bases = [classes[base.id] for base in node.bases if isinstance(base, ast.Name) and base.id in classes]
+    return [node, *(ancestor for base in bases for ancestor in _lineage(base, classes))]
+
+
+def _block(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> Block:
+    lineage = _lineage(node, classes)
+    formulas = {}
+    for kind in FORMULAS:
+        for owner in lineage:
+            methods = [m for m in owner.body if isinstance(m, ast.FunctionDef) and m.name == kind]
+            if methods:
+                formulas[kind] = _formula(methods[0], where=f"{owner.name}.{kind}")
+                break
+    parameters = [
+        statement.target.id
+        for owner in reversed(lineage)
+        for statement in owner.body
+        if isinstance(statement, ast.AnnAssign)
+        and isinstance(statement.target, ast.Name)
+        and isinstance(statement.value, ast.Call)
+        and getattr(statement.value.func, "id", "") == "Parameter"
+    ]
+    name = _loss_name(node)
+    assert name is not None
+    if "sample" not in formulas:
+        raise FormulaError(f"{node.name}: a loss needs a static method `sample`")
+    return Block(name, parameters, formulas)
+
+
+def _formula(method: ast.FunctionDef, where: str) -> Formula:
+    statements: list[tuple[str, str]] = []
+    types: dict[str, str] = {}
+    for statement in method.body:
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+            continue  # docstring
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            name = statement.targets[0].id
+            statements.append((name, expression(statement.value, where)))
+            types[name] = "bint" if _is_condition(statement.value) else "real"
+        elif isinstance(statement, ast.Return) and statement.value is not None:
+            value = statement.value
+            parts = value.elts if isinstance(value, ast.Tuple) else [value]
+            results = [expression(part, where) for part in parts]
+            return Formula([a.arg for a in method.args.args], types, statements, results)
+        else:
+            raise FormulaError(f"{where}, line {statement.lineno}: only `name = expression` and `return`")
+    raise FormulaError(f"{where}: no `return`")
+
+
+def _is_condition(node: ast.expr) -> bool:
+    return isinstance(node, ast.Compare | ast.BoolOp) or (isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not))
+
+
+def expression(node: ast.expr, where: str) -> str:
+    """Cython text of one expression; every constant is cast to the working dtype."""
+
+    def inner(child: ast.expr) -> str:
+        return expression(child, where)
+
+    match node:
+        case ast.Constant(value=bool()):
+            pass
+        case ast.Constant(value=int() | float() as number):
+            return f"<real>{number!r}"
+        case ast.Name(id="INF"):
+            return "<real>INFINITY"
+        case ast.Name(id=name):
+            return f"{name}_"
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return f"(-{inner(operand)})"
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return f"(not {inner(operand)})"
+        case ast.BinOp(op=op, left=left, right=right) if type(op) in BINARY:
+            return f"({inner(left)} {BINARY[type(op)]} {inner(right)})"
+        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in COMPARE:
+            return f"({inner(left)} {COMPARE[type(op)]} {inner(right)})"
+        case ast.Compare(left=left, ops=[first, *ops], comparators=[middle, *rest]):
+            head = ast.Compare(left=left, ops=[first], comparators=[middle])
+            return f"({inner(head)} & {inner(ast.Compare(left=middle, ops=ops, comparators=rest))})"
+        case ast.BoolOp(op=op, values=values):
+            # & and | of comparisons: evaluated, not branched on
+            return "(" + (" & " if isinstance(op, ast.And) else " | ").join(map(inner, values)) + ")"
+        case ast.IfExp(test=test, body=body, orelse=orelse):
+            return f"select({inner(test)}, {inner(body)}, {inner(orelse)})"
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in FUNCTIONS:
+            return f"{FUNCTIONS[name]}({', '.join(map(inner, args))})"
+    raise FormulaError(f"{where}, line {node.lineno}: `{ast.unparse(node)}` is not in the subset kernels are written in")
+
+
+# ------------------------------------------------------------------------------------------------- writing
+SIGNATURE = (
+    "const real *y, const real *raw, real *loss, real *grad, real *hess,\n"
+    "        Py_ssize_t n, const double *params, void *data"
+)
+# Which outputs a loop writes.  A wanted hessian brings the gradient along, as boosting wants both.
+LOOPS = (
+    ("hess != NULL and grad != NULL", ("grad", "hess")),
+    ("hess != NULL and grad == NULL", ("hess",)),
+    ("loss != NULL and grad != NULL and hess == NULL", ("loss", "grad")),
+    ("loss != NULL and (grad == NULL or hess != NULL)", ("loss",)),
+    ("loss == NULL and grad != NULL and hess == NULL", ("grad",)),
+)
+OUTPUTS = ("loss", "grad", "hess")
+
+
+def render(blocks: list[Block]) -> str:
+    """Text of the kernels of all losses, to be put before ``table.pxi``."""
+    parts = ['# Rendered by fastloss/_kernels/_render.py from the classes in fastloss/losses/. Do not edit.\n']
+    for block in blocks:
+        parts.append(f"\n# {'-' * 60} {block.name}")
+        parts += _point_functions(block)
+        parts.append(_kernel(block))
+        if "fisher" in block.formulas:
+            parts.append(_fisher_kernel(block))
+    parts.append(_table(blocks))
+    return "\n".join(parts)
+
+
+def _locals(formula: Formula) -> list[str]:
+    lines = [f"    cdef {kind} {name}_" for name, kind in formula.types.items() if name not in formula.arguments]
+    return lines + [f"    {name}_ = {text}" for name, text in formula.statements]
+
+
+def _arguments(formula: Formula) -> str:
+    return ", ".join(f"real {name}_" for name in formula.arguments)
+
+
+def _point_functions(block: Block) -> list[str]:
+    """One inline function per formula: a single sample."""
+    lines = []
+    for kind, formula in block.formulas.items():
+        name = f"{block.name}_{kind}"
+        if kind == "sample":
+            outputs = ", ".join(f"real *{out}" for out in OUTPUTS)
+            lines.append(f"cdef inline void {name}({_arguments(formula)}, {outputs}) noexcept nogil:")
+            lines += _locals(formula)
+            lines += [f"    {out}[0] = {text}" for out, text in zip(OUTPUTS, formula.results, strict=True)]
+        else:
+            kind_of_result = "bint" if kind == "domain" else "real"
+            lines.append(f"cdef inline {kind_of_result} {name}({_arguments(formula)}) noexcept nogil:")
+            lines += _locals(formula)
+            lines.append(f"    return {formula.results[0]}")
+        lines.append("")
+    return lines
+
+
+def _call(block: Block, kind: str, samples: dict[str, str]) -> str:
+    formula = block.formulas[kind]
+    return ", ".join(samples.get(name, f"{name}_") for name in formula.arguments)
+
+
+def _prologue(block: Block) -> list[str]:
+    lines = ["    cdef Py_ssize_t i"]
+    lines += [f"    cdef real {name}_ = <real>params[{k}]" for k, name in enumerate(block.parameters)]
+    return lines
+
+
+def _kernel(block: Block) -> str:
+    at = {"y": "y[i]", "raw": "raw[i]"}
+    lines = [f"cdef Py_ssize_t {block.name}_kernel({SIGNATURE}) noexcept nogil:", *_prologue(block)]
+    lines.append("    cdef real loss_i, grad_i, hess_i")
+    if "domain" in block.formulas:
+        test = f"{block.name}_domain({_call(block, 'domain', at)})"
+        lines += [
+            "    cdef Py_ssize_t refused = 0",
+            "    for i in range(n):",
+            f"        refused += not {test}",
+            "    if refused:",
+            "        for i in range(n):",
+            f"            if not {test}:",
+            "                return i",
+        ]
+    for condition, wanted in LOOPS:
+        targets = ", ".join(f"&{out}[i]" if out in wanted else f"&{out}_i" for out in OUTPUTS)
+        lines += [
+            f"    if {condition}:",
+            "        for i in range(n):",
+            f"            {block.name}_sample({_call(block, 'sample', at)}, {targets})",
+        ]
+    if "constant" in block.formulas:
+        lines += [
+            "    if loss != NULL and constants_ != 0:",
+            "        for i in range(n):",
+            f"            loss[i] = loss[i] + {block.name}_constant({_call(block, 'constant', at)})",
+        ]
+    return "\n".join([*lines, "    return n", ""])
+
+
+def _fisher_kernel(block: Block) -> str:
+    at = {"y": "y[i]", "raw": "raw[i]"}
+    lines = [f"cdef Py_ssize_t {block.name}_fisher_kernel({SIGNATURE}) noexcept nogil:", *_prologue(block)]
+    lines += ["    for i in range(n):", f"        hess[i] = {block.name}_fisher({_call(block, 'fisher', at)})"]
+    return "\n".join([*lines, "    return n", ""])
+
+
+def _table(blocks: list[Block]) -> str:
+    lines = ["", f"cdef LossKernels losses[{len(blocks)}]"]
+    for k, block in enumerate(blocks):
+        lines.append(f'losses[{k}].name = b"{block.name}"')
+        for bits, ctype in ((32, "float"), (64, "double")):
+            lines.append(f"losses[{k}].f{bits} = {block.name}_kernel[{ctype}]")
+            fisher = f"{block.name}_fisher_kernel[{ctype}]" if "fisher" in block.formulas else "NULL"
+            lines.append(f"losses[{k}].fisher_f{bits} = {fisher}")
+    return "\n".join([*lines, f"N_LOSSES = {len(blocks)}", ""])

@@ -1,0 +1,165 @@
+"""The losses, by class and by name."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Literal
+
+from fastloss.losses._base import Loss
+from fastloss.losses.binary import (
+    Exponential,
+    Focal,
+    Hinge,
+    LogLoss,
+    ModifiedHuber,
+    Perceptron,
+    Poly1,
+    SmoothHinge,
+    SquaredHinge,
+)
+from fastloss.losses.counts import Gamma, NegativeBinomial, Poisson, Tweedie
+from fastloss.losses.regression import (
+    AbsoluteError,
+    Cauchy,
+    EpsilonInsensitive,
+    Expectile,
+    Fair,
+    Huber,
+    LogCosh,
+    Mape,
+    Msle,
+    PseudoHuber,
+    Quantile,
+    SmoothQuantile,
+    SquaredEpsilonInsensitive,
+    SquaredError,
+    Tukey,
+    Welsch,
+)
+
+__all__ = [
+    "AbsoluteError",
+    "Cauchy",
+    "EpsilonInsensitive",
+    "Expectile",
+    "Exponential",
+    "Fair",
+    "Focal",
+    "Gamma",
+    "Hinge",
+    "Huber",
+    "LogCosh",
+    "LogLoss",
+    "Loss",
+    "Mape",
+    "ModifiedHuber",
+    "Msle",
+    "NegativeBinomial",
+    "Perceptron",
+    "Poisson",
+    "Poly1",
+    "PseudoHuber",
+    "Quantile",
+    "SmoothHinge",
+    "SmoothQuantile",
+    "SquaredEpsilonInsensitive",
+    "SquaredError",
+    "SquaredHinge",
+    "Tukey",
+    "Tweedie",
+    "Welsch",
+    "get_class",
+    "get_loss",
+    "list_losses",
+]
+
+Kind = Literal["regression", "binary"]
+
+
+def _concrete(cls: type[Loss]) -> dict[str, type[Loss]]:
+    found = {cls.name: cls} if cls.name else {}
+    for subclass in cls.__subclasses__():
+        # A user's subclass is not registered.
+        if subclass.__module__.startswith(__name__):
+            found.update(_concrete(subclass))
+    return found
+
+
+_CLASSES = dict(sorted(_concrete(Loss).items()))
+
+
+def list_losses(kind: Kind | None = None) -> tuple[str, ...]:
+    """Names of the losses, sorted.
+
+    Parameters
+    ----------
+    kind : {"regression", "binary"}, optional
+        Only those for this kind of target.
+
+    Examples
+    --------
+    >>> import fastloss
+    >>> "huber" in fastloss.list_losses(kind="regression")
+    True
+    """
+    if kind not in (None, "regression", "binary"):
+        raise ValueError(f"kind must be 'regression', 'binary' or None, got {kind!r}")
+    return tuple(name for name, cls in _CLASSES.items() if kind in (None, cls.kind))
+
+
+def get_class(name: str) -> type[Loss]:
+    """The class of a loss's name.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name; the message lists the known ones.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"loss must be a name or a Loss, got {name!r}")
+    if name not in _CLASSES:
+        raise ValueError(f"unknown loss {name!r}; the losses are {', '.join(_CLASSES)}")
+    return _CLASSES[name]
+
+
+def get_loss(loss: str | Loss, **params: Any) -> Loss:
+    """A loss object from its name and parameters.
+
+    Parameters
+    ----------
+    loss : str or Loss
+        One of :func:`list_losses`, or a Loss, which is returned as it is (and then takes no parameters).
+    **params
+        The loss's parameters.
+
+    Returns
+    -------
+    Loss
+
+    Raises
+    ------
+    ValueError
+        For an unknown name or a parameter out of range.
+    TypeError
+        For an unknown parameter, or one of a wrong type.
+
+    Examples
+    --------
+    >>> import fastloss
+    >>> fastloss.get_loss("huber", delta=1.35)
+    Huber(delta=1.35)
+    """
+    if isinstance(loss, Loss):
+        if params:
+            raise TypeError(f"parameters {sorted(params)} given beside the finished loss {loss!r}")
+        return loss
+    cls = get_class(loss)
+    try:
+        return _cached(cls, tuple(sorted(params.items())))
+    except TypeError:  # an unhashable value: let the class say what is wrong with it
+        return cls(**params)
+
+
+@lru_cache(maxsize=256, typed=True)
+def _cached(cls: type[Loss], params: tuple[tuple[str, Any], ...]) -> Loss:
+    return cls(**dict(params))

@@ -1,0 +1,388 @@
+"""The Loss face: parameters, evaluation, prediction.  What a loss *is* stands in its own class, in the other files."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NoReturn, dataclass_transform
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastloss._kernels import dispatch
+
+Reduction = Literal["mean", "sum", "none"]
+Hessian = Literal["exact", "fisher", "upper_bound"]
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+# ------------------------------------------------------------------------------------------------- parameters
+@dataclass(frozen=True)
+class ParameterSpec:
+    """Default, bounds and encoding of one loss parameter."""
+
+    default: float | bool | None
+    above: float = -math.inf
+    at_least: float = -math.inf
+    below: float = math.inf
+    at_most: float = math.inf
+    excluded: tuple[float, float] | None = None
+    squared: bool = False
+    none: Callable[[np.dtype], float] | None = None
+
+    def describe(self) -> str:
+        """What values are allowed, in words."""
+        if isinstance(self.default, bool):
+            return "True or False"
+        bounds = [
+            (self.above > -math.inf, f"> {self.above:g}"),
+            (self.at_least > -math.inf, f">= {self.at_least:g}"),
+            (self.below < math.inf, f"< {self.below:g}"),
+            (self.at_most < math.inf, f"<= {self.at_most:g}"),
+            (self.excluded is not None, f"not between {self.excluded[0]:g} and {self.excluded[1]:g}" if self.excluded else ""),
+        ]
+        words = " and ".join(text for given, text in bounds if given) or "any finite number"
+        return words + (" or None" if self.none else "")
+
+    def check(self, owner: str, name: str, value: object) -> float | bool | None:
+        """The value as a float (bool, None), or an error naming the parameter, what it got and what it wanted."""
+        if value is None and self.none:
+            return None
+        if isinstance(self.default, bool):
+            if isinstance(value, (bool, np.bool_)):
+                return bool(value)
+            raise TypeError(f"{owner}: {name} must be {self.describe()}, got {value!r}")
+        if isinstance(value, (bool, str, bytes, complex)) or not hasattr(value, "__float__"):
+            raise TypeError(f"{owner}: {name} must be a number ({self.describe()}), got {value!r}")
+        number = float(value)
+        if not self._allows(number):
+            raise ValueError(f"{owner}: {name} must be {self.describe()}, got {value!r}")
+        return number
+
+    def _allows(self, x: float) -> bool:
+        inside = self.above < x < self.below and self.at_least <= x <= self.at_most
+        return math.isfinite(x) and inside and not (self.excluded and self.excluded[0] < x < self.excluded[1])
+
+    def encode(self, value: float | bool | None, dtype: np.dtype) -> float:
+        """The number a kernel gets; NaN if the parameter does not survive the rounding to `dtype`."""
+        if value is None:
+            assert self.none is not None
+            return self.none(dtype)
+        info = np.finfo(dtype)
+        with np.errstate(over="ignore", under="ignore"):
+            rounded = float(dtype.type(value))
+        size = rounded * rounded if self.squared else abs(rounded)
+        survives = rounded == value or info.smallest_normal <= size <= info.max
+        return rounded if survives and (self._allows(rounded) or isinstance(value, bool)) else math.nan
+
+
+def Parameter(  # noqa: N802 - reads as the field it declares
+    *,
+    default: float | bool | None,
+    above: float = -math.inf,
+    at_least: float = -math.inf,
+    below: float = math.inf,
+    at_most: float = math.inf,
+    excluded: tuple[float, float] | None = None,
+    squared: bool = False,
+    none: Callable[[np.dtype], float] | None = None,
+) -> Any:
+    """Declare a parameter of a loss in its class body.
+
+    Parameters
+    ----------
+    default : float, bool or None
+        Value when the parameter is not given; a bool default makes it a flag.
+    above, at_least, below, at_most : float
+        Bounds, open (above, below) or closed.
+    excluded : (float, float), optional
+        An open interval that is not allowed.
+    squared : bool
+        The formula squares the parameter: the square must be a normal number of the working dtype.
+    none : callable, optional
+        Allows None; ``none(dtype)`` is the number that kernels then get.
+    """
+    return ParameterSpec(default, above, at_least, below, at_most, excluded, squared, none)
+
+
+# ------------------------------------------------------------------------------------------------- the face
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Parameter,))
+class Loss:
+    """A pointwise loss: its value, (sub)gradient and hessian diagonal in fused, threaded passes.
+
+    Not made directly: take a subclass, e.g. ``fastloss.losses.Huber(delta=1.35)``, or ``fastloss.get_loss("huber")``.
+    Instances are immutable, compare equal by parameters and can be pickled.
+
+    Attributes
+    ----------
+    name : str
+        The string :func:`fastloss.get_loss` takes.
+    kind : {"regression", "binary"}
+        What `y_true` is.
+    target : str
+        The values of `y_true` the loss is defined for, in words.
+    link : {"identity", "log", "logit", "sign"}
+        How a raw prediction becomes what the loss estimates, see :meth:`predict`.
+    convex : bool
+        Whether the loss is convex in the raw prediction (for every value of its parameters).
+    piecewise_linear : bool
+        Whether the hessian is 0 wherever it exists.
+    parameters : dict of str to ParameterSpec
+        Declared parameters, with defaults and bounds.
+    params : dict of str to float
+        The values of this instance.
+    """
+
+    name: ClassVar[str] = ""
+    kind: ClassVar[Literal["regression", "binary"]] = "regression"
+    target: ClassVar[str] = "any real number"
+    link: ClassVar[Literal["identity", "log", "logit", "sign"]] = "identity"
+    convex: ClassVar[bool] = True
+    piecewise_linear: ClassVar[bool] = False
+    parameters: ClassVar[dict[str, ParameterSpec]] = {}
+
+    params: ClassVar[dict[str, Any]]
+    _kernel: ClassVar[dispatch.Kernel]
+
+    def __init_subclass__(cls) -> None:
+        own = {name: spec for name, spec in vars(cls).items() if isinstance(spec, ParameterSpec)}
+        for name in own:
+            delattr(cls, name)  # an instance's attribute holds the value
+        cls.parameters = {**cls.parameters, **own}
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        arguments = [inspect.Parameter(n, keyword, default=s.default) for n, s in cls.parameters.items()]
+        cls.__signature__ = inspect.Signature(arguments)  # type: ignore[attr-defined]
+
+    def __init__(self, **params: object) -> None:
+        unknown = sorted(set(params) - set(self.parameters))
+        if unknown:
+            known = ", ".join(self.parameters) or "none"
+            raise TypeError(f"{self.name or type(self).__name__}: unknown parameter {unknown[0]!r}; its parameters: {known}")
+        values = {n: spec.check(self.name, n, params.get(n, spec.default)) for n, spec in self.parameters.items()}
+        self.__dict__.update(values, params=values)
+        encoded = [[spec.encode(values[n], dtype) for n, spec in self.parameters.items()] for dtype in FLOATS]
+        self.__dict__["_kernel"] = dispatch.Kernel(self.name, self.target, self.kind == "binary", *encoded, list(values))
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is immutable; make a new one: {type(self).__name__}({name}=...)")
+
+    def __repr__(self) -> str:
+        given = (f"{n}={self.params[n]!r}" for n, s in self.parameters.items() if self.params[n] != s.default)
+        return f"{type(self).__name__}({', '.join(given)})"
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.params == other.params  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self.params.items()))
+
+    def __reduce__(self) -> tuple[Callable[..., Loss], tuple[type[Loss], dict[str, Any]]]:
+        return _rebuild, (type(self), dict(self.params))
+
+    # --------------------------------------------------------------------------------------------- evaluation
+    def loss(
+        self,
+        y_true: ArrayLike,
+        raw_prediction: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        reduction: Reduction = "mean",
+        loss_out: NDArray | None = None,
+        n_threads: int | None = None,
+    ) -> Any:
+        """Value of the loss.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n,) or (n, T)
+            Targets. Numbers of any real dtype; see :attr:`target` for the domain.
+        raw_prediction : array-like of the same shape
+            Raw predictions (before any link). float32 and float64 are taken as they are, with any strides, and set
+            the working dtype; other real types are read as float64.
+        sample_weight : array-like of shape (n,), optional
+            Weights >= 0. A sample of weight 0 contributes exactly 0, also where its raw prediction is NaN or inf.
+        reduction : {"mean", "sum", "none"}
+            sum(w * l) / sum(w), sum(w * l), or the array of w * l.
+        loss_out : ndarray of shape (n,), optional
+            Receives the per-sample losses (working dtype, any strides); only with ``reduction="none"``.
+        n_threads : int, optional
+            Number of threads; None for as many as are useful. The result does not depend on it.
+
+        Returns
+        -------
+        float, or ndarray of shape (n,) for ``reduction="none"``
+            With (n, T) predictions, the losses of the T outputs of a sample are added.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For wrong shapes, dtypes, labels, weights or options; the message names the argument, what it got and what
+            was expected.
+        """
+        return dispatch.evaluate(
+            self._kernel, dispatch.LOSS, y_true, raw_prediction, sample_weight, reduction, loss_out, None, None, n_threads
+        )
+
+    def gradient(
+        self,
+        y_true: ArrayLike,
+        raw_prediction: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        reduction: Reduction = "mean",
+        gradient_out: NDArray | None = None,
+        n_threads: int | None = None,
+    ) -> NDArray:
+        """Gradient (at a kink: the smallest subgradient) with respect to the raw prediction.
+
+        Parameters are those of :meth:`loss`; `gradient_out` (of raw_prediction's shape and dtype, any strides)
+        receives the result for every reduction.
+
+        Returns
+        -------
+        ndarray of raw_prediction's shape
+            Of the mean (each sample's gradient times w / sum(w)), of the sum, or per sample, by `reduction`; "sum" and
+            "none" agree.
+        """
+        return dispatch.evaluate(
+            self._kernel, dispatch.GRADIENT, y_true, raw_prediction, sample_weight, reduction, None, gradient_out, None, n_threads
+        )
+
+    def loss_gradient(
+        self,
+        y_true: ArrayLike,
+        raw_prediction: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        reduction: Reduction = "mean",
+        loss_out: NDArray | None = None,
+        gradient_out: NDArray | None = None,
+        n_threads: int | None = None,
+    ) -> tuple[Any, NDArray]:
+        """Loss and gradient in one pass over the data; see :meth:`loss` and :meth:`gradient`.
+
+        Returns
+        -------
+        loss : float or ndarray of shape (n,)
+        gradient : ndarray of raw_prediction's shape
+        """
+        want = dispatch.LOSS | dispatch.GRADIENT
+        return dispatch.evaluate(
+            self._kernel, want, y_true, raw_prediction, sample_weight, reduction, loss_out, gradient_out, None, n_threads
+        )
+
+    def gradient_hessian(
+        self,
+        y_true: ArrayLike,
+        raw_prediction: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        reduction: Reduction = "mean",
+        gradient_out: NDArray | None = None,
+        hessian_out: NDArray | None = None,
+        hessian: Hessian = "exact",
+        n_threads: int | None = None,
+    ) -> tuple[NDArray, NDArray]:
+        """Gradient and diagonal of the hessian in one pass.
+
+        Parameters
+        ----------
+        y_true, raw_prediction, sample_weight, reduction, gradient_out, n_threads
+            As in :meth:`loss` and :meth:`gradient`.
+        hessian_out : ndarray of raw_prediction's shape, optional
+            Receives the hessian diagonal.
+        hessian : {"exact", "fisher", "upper_bound"}
+            "exact": the second derivative where it exists (0 at a kink). "fisher": its expectation under the model,
+            for losses that are log-likelihoods; never negative. "upper_bound": the constant :meth:`curvature`; for
+            piecewise linear losses, which have none, 1 (the convention of LightGBM and scikit-learn).
+
+        Returns
+        -------
+        gradient, hessian : ndarray of raw_prediction's shape
+
+        Raises
+        ------
+        ValueError
+            Also when the loss has no such hessian; the message says which it has.
+        """
+        want = dispatch.GRADIENT | dispatch.HESSIAN
+        return dispatch.evaluate(
+            self._kernel,
+            want,
+            y_true,
+            raw_prediction,
+            sample_weight,
+            reduction,
+            None,
+            gradient_out,
+            hessian_out,
+            n_threads,
+            self._hessian_policy(hessian),
+        )
+
+    def _hessian_policy(self, hessian: str) -> float | str:
+        """"exact", "fisher", or the constant of "upper_bound"."""
+        if hessian == "exact" or (hessian == "fisher" and hasattr(self, "fisher")):
+            return hessian
+        bound = 1.0 if self.piecewise_linear else self.curvature()
+        if hessian == "upper_bound" and bound < math.inf:
+            return bound
+        has = ["'exact'", *["'fisher'"] * hasattr(self, "fisher"), *["'upper_bound'"] * (bound < math.inf)]
+        raise ValueError(f"hessian={hessian!r}: {self.name} has {', '.join(has)}")
+
+    # --------------------------------------------------------------------------------------------- modelling
+    def curvature(self) -> float:
+        """Least upper bound of the second derivative over all y and raw predictions; inf where there is none."""
+        return math.inf
+
+    def predict(self, raw_prediction: ArrayLike, link: Literal["loss", "identity", "sigmoid", "exp"] = "loss") -> NDArray:
+        """What the loss estimates at these raw predictions.
+
+        Parameters
+        ----------
+        raw_prediction : array-like
+            Raw predictions.
+        link : {"loss", "identity", "sigmoid", "exp"}
+            "loss": the quantity whose population minimiser the raw prediction is: the mean (squared error; counts,
+            through exp), the median, a quantile ..., or the probability of the positive class, corrected for class
+            weights, label smoothing and the focal factor; losses that estimate only the side give 0 or 1. The other
+            values apply that function alone.
+
+        Returns
+        -------
+        ndarray of raw_prediction's shape and (floating) dtype
+        """
+        raw = dispatch.as_floating(raw_prediction, "raw_prediction")
+        if link == "loss":
+            return self._estimate(raw)
+        if link not in LINKS:
+            raise ValueError(f"link must be one of 'loss', {', '.join(map(repr, LINKS))}, got {link!r}")
+        return LINKS[link](raw)
+
+    def _estimate(self, raw: NDArray) -> NDArray:
+        return LINKS[{"identity": "identity", "log": "exp", "logit": "sigmoid", "sign": "sign"}[self.link]](raw)
+
+
+def sigmoid(raw: NDArray) -> NDArray:
+    """1 / (1 + exp(-raw)), in raw's dtype, without overflow."""
+    from scipy.special import expit
+
+    return expit(raw)
+
+
+def _exp(raw: NDArray) -> NDArray:
+    with np.errstate(over="ignore"):
+        return np.exp(raw)
+
+
+def _positive_side(raw: NDArray) -> NDArray:
+    return (raw > 0).astype(raw.dtype)
+
+
+LINKS: dict[str, Callable[[NDArray], NDArray]] = {"identity": np.copy, "sigmoid": sigmoid, "exp": _exp, "sign": _positive_side}
+
+
+def _rebuild(cls: type[Loss], params: dict[str, Any]) -> Loss:
+    return cls(**params)

@@ -1,0 +1,113 @@
+"""What the names in a loss's formula mean, one number at a time.
+
+The formulas in this package are compiled (see ``fastloss/_kernels/_render.py``); these plain functions let the same
+formulas run in Python, to be stepped through, tested and read.  The compiled ones are in ``_kernels/_math.pxd``.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from math import copysign, sqrt
+
+__all__ = [
+    "INF",
+    "copysign",
+    "exp",
+    "exp_sum",
+    "expm1",
+    "expm1_sum",
+    "fma",
+    "log",
+    "log1p",
+    "log1p_unit",
+    "log_cosh",
+    "log_sum",
+    "product_error",
+    "sign",
+    "sqrt",
+    "x_minus_log1p_unit",
+]
+
+INF = math.inf
+
+
+def _or_inf(function, x: float) -> float:
+    try:
+        return function(x)
+    except OverflowError:
+        return INF
+
+
+def exp(x: float) -> float:
+    """e to the x; overflows to inf."""
+    return _or_inf(math.exp, x)
+
+
+def expm1(x: float) -> float:
+    """e to the x, minus 1; overflows to inf."""
+    return _or_inf(math.expm1, x)
+
+
+def exp_sum(high: float, low: float) -> float:
+    """exp(high + low) where low is the rounding error of high."""
+    return exp(high) * (1.0 + low)
+
+
+def expm1_sum(high: float, low: float) -> float:
+    """exp(high + low) - 1 where low is the rounding error of high."""
+    return expm1(high) + low * exp(high)
+
+
+def log_sum(a: float, x: float) -> float:
+    """log(a + x) for a = 0 or 1, without losing x beside a."""
+    if math.isnan(x) or a + x < 0:
+        return math.nan
+    if a + x == 0:
+        return -INF
+    return math.log1p(x) if a else math.log(x)
+
+
+def log(x: float) -> float:
+    """Natural logarithm; 0 gives -inf, below 0 NaN."""
+    return log_sum(0.0, x)
+
+
+def log1p(x: float) -> float:
+    """log(1 + x)."""
+    return log_sum(1.0, x)
+
+
+def log1p_unit(x: float) -> float:
+    """log(1 + x) for x in [0, 1]."""
+    return math.log1p(x)
+
+
+def x_minus_log1p_unit(x: float) -> float:
+    """x - log(1 + x) for x in [0, 1]."""
+    if x < 1e-3:
+        return x * x * (1 / 2 - x * (1 / 3 - x * (1 / 4 - x * (1 / 5 - x / 6))))
+    return x - log1p(x)
+
+
+def log_cosh(x: float) -> float:
+    """log cosh x."""
+    a = abs(x)
+    return math.log1p(math.expm1(a) ** 2 / (2 * math.exp(a))) if a < 1 else a - math.log(2) + math.log1p(math.exp(-2 * a))
+
+
+def product_error(a: float, b: float, p: float) -> float:
+    """a*b - p, exactly."""
+    if not all(map(math.isfinite, (a, b, p))):
+        return math.nan
+    return float(Fraction(a) * Fraction(b) - Fraction(p))
+
+
+def fma(a: float, b: float, c: float) -> float:
+    """a*b + c; compiled with a single rounding where the CPU has it."""
+    return a * b + c
+
+
+def sign(x: float) -> float:
+    """-1, 0 or 1; NaN stays NaN."""
+    return 1.0 if x > 0 else (-1.0 if x < 0 else x)

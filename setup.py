@@ -1,0 +1,121 @@
+"""Build: render the kernels, compile them once per instruction set, probe OpenMP.  Metadata is in pyproject.toml."""
+
+import os
+import platform
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT / "fastloss" / "_kernels"))
+from _render import read_blocks, render  # noqa: E402
+
+FORMULAS = [ROOT / "fastloss" / "losses" / f"{family}.py" for family in ("regression", "counts", "binary")]
+RENDERED = Path("build") / "rendered"
+IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
+
+# What makes loops over the kernels' arithmetic vectorise without changing it: errno and floating-point traps are side
+# effects nobody reads; contraction stays off because fma is written out (see _math.pxd).
+ARITHMETIC = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
+ISA_FLAGS = {"baseline": []}
+if IS_X86:
+    ISA_FLAGS["avx2"] = ["-mavx2", "-mfma", "-mtune=haswell"]
+    ISA_FLAGS["avx512"] = [
+        *("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mavx512cd", "-mavx2", "-mfma"),
+        *("-mtune=skylake-avx512", "-mprefer-vector-width=512"),
+    ]
+ISA_MODULE = """\
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+from libc.math cimport INFINITY
+
+from fastloss._kernels._math cimport *
+from fastloss._kernels.abi cimport ABI_VERSION, LossKernels, Table
+
+include "fastloss/_kernels/rows.pxi"
+include "kernels.pxi"
+include "fastloss/_kernels/table.pxi"
+"""
+
+
+def render_kernels() -> dict[str, str]:
+    """Write the rendered sources; returns the path of each instruction set's module."""
+    RENDERED.mkdir(parents=True, exist_ok=True)
+    texts = {"kernels.pxi": render(read_blocks(FORMULAS)), **{f"isa_{isa}.pyx": ISA_MODULE for isa in ISA_FLAGS}}
+    for name, text in texts.items():
+        path = RENDERED / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+    return {isa: str(RENDERED / f"isa_{isa}.pyx") for isa in ISA_FLAGS}
+
+
+def extensions() -> list[Extension]:
+    """Pointer-only modules per instruction set, and the modules that face Python (always for the baseline CPU)."""
+    kernels = [
+        Extension(
+            f"fastloss._kernels.isa_{isa}",
+            [path],
+            extra_compile_args=[*ARITHMETIC, *ISA_FLAGS[isa]],
+            # Kernels vectorise only if every small function is inlined, however large the loop gets.
+            define_macros=[("CYTHON_INLINE", "inline __attribute__((__always_inline__))")],
+        )
+        for isa, path in render_kernels().items()
+    ]
+    threaded = [
+        Extension(
+            f"fastloss._kernels.{name}",
+            [f"fastloss/_kernels/{name}.pyx"],
+            include_dirs=[numpy.get_include()],
+            define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+            extra_compile_args=[*ARITHMETIC],
+        )
+        for name in ("dispatch", "sgd")
+        if (ROOT / "fastloss" / "_kernels" / f"{name}.pyx").exists()
+    ]
+    return kernels + threaded
+
+
+class BuildExt(build_ext):
+    """build_ext that compiles in parallel and links OpenMP where the compiler has it."""
+
+    OPENMP = "-fopenmp"
+    PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
+    def build_extensions(self) -> None:
+        if self.has_openmp():
+            for extension in self.extensions:
+                if not extension.name.rpartition(".")[2].startswith("isa_"):
+                    extension.extra_compile_args.append(self.OPENMP)
+                    extension.extra_link_args.append(self.OPENMP)
+        elif os.environ.get("FASTLOSS_REQUIRE_OPENMP") == "1":
+            raise SystemExit("FASTLOSS_REQUIRE_OPENMP=1, but this compiler cannot build and link an OpenMP program")
+        else:
+            warnings.warn("the compiler has no OpenMP: fastloss is built to run on one thread", stacklevel=1)
+        super().build_extensions()
+
+    def has_openmp(self) -> bool:
+        """Whether a small OpenMP program compiles and links."""
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "probe.c"
+            source.write_text(self.PROBE, encoding="utf-8")
+            try:
+                objects = self.compiler.compile([str(source)], output_dir=folder, extra_postargs=[self.OPENMP])
+                self.compiler.link_executable(objects, str(Path(folder) / "probe"), extra_postargs=[self.OPENMP])
+            except Exception:  # whatever the compiler's wrapper raises, the answer is no
+                return False
+        return True
+
+
+setup(
+    ext_modules=cythonize(extensions(), include_path=[".", str(RENDERED)], nthreads=0),
+    cmdclass={"build_ext": BuildExt},
+)

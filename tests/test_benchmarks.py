@@ -1,0 +1,346 @@
+"""The benchmark suite runs, measures what it says, and reports what it could not measure."""
+
+import json
+import os
+import re
+import warnings
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+pytest.importorskip("benchmarks", reason="the benchmarks live in the source tree")
+
+import fastloss
+from benchmarks import __main__ as command_line
+from benchmarks import estimators, kernels, machine, peer_fastloss, peers, problems, suite, timing
+from benchmarks.report import Column, Missing, Report, Table, plain, ratio, significant, ulp_pair
+
+LOSSES = [*fastloss.list_losses("regression"), *fastloss.list_losses("binary")]
+KERNELS = kernels.Plan(("huber",), (20_000,), ("float64",), rounds=3, budget=0.0, points=64)
+RUN = peers.Run(tuple(peers.load(("numpy", "sklearn"))[0]), (1, 2))
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    """Small arrays, no real data."""
+    monkeypatch.setattr(problems, "BLOCK", 4096)
+    monkeypatch.setattr(machine, "triad_size", lambda: 10_000)
+    monkeypatch.delenv("FASTLOSS_DATA", raising=False)
+    for cached in (problems._block, problems.dataset, kernels._exact):
+        cached.cache_clear()
+    yield
+    for cached in (problems._block, problems.dataset, kernels._exact):
+        cached.cache_clear()
+
+
+@pytest.fixture
+def tiny_plans(monkeypatch):
+    case = estimators.Case("creditcard", peers.Fit("binary", "log_loss", epochs=2))
+    monkeypatch.setitem(kernels.PLANS, "quick", KERNELS)
+    monkeypatch.setitem(estimators.PLANS, "quick", estimators.Plan((case,), rounds=3, budget=0.0))
+
+
+# tables ---------------------------------------------------------------------------------------------------------
+
+TABLE = Table(
+    "t",
+    "A title",
+    [
+        Column("name", "name", left=True),
+        Column("ours", "ms", significant(3), "fastloss"),
+        Column("theirs", "ms", significant(3), "a peer"),
+        Column("ratio", "ratio", ratio, "a peer"),
+    ],
+    [
+        {"name": "huber", "ours": 1.5, "theirs": 30.0, "ratio": 20.0, "hidden": [1.0]},
+        {"name": "hinge", "ours": 2.0, "theirs": Missing("n/a", "a peer has no hinge")},
+        {"name": "focal", "ours": Missing("failed", "ValueError: no")},
+    ],
+    ["a note"],
+)
+
+
+def test_table_as_text():
+    lines = TABLE.as_text().splitlines()
+    assert lines[0] == "A title"
+    assert re.match(r" +-* ?fastloss ?-*  -* a peer -*$", lines[2])
+    assert lines[5].split() == ["huber", "1.50", "30.0", "20.0x"]
+    assert lines[6].split() == ["hinge", "2.00", "n/a"]
+    assert [line.strip() for line in lines[-3:]] == [
+        "a note",
+        "n/a: a peer has no hinge (hinge)",
+        "failed: ValueError: no (focal)",
+    ]
+
+
+def test_table_as_markdown():
+    lines = TABLE.as_markdown().splitlines()
+    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == ["name", "fastloss ms", "a peer ms", "a peer ratio"]
+    assert re.fullmatch(r"\| -+ \|( -+: \|){3}", lines[3])
+    assert len({line.count("|") for line in lines[2:7]}) == 1
+    assert lines[-3] == "* a note"
+
+
+def test_table_as_json():
+    rows = json.loads(json.dumps(TABLE.as_json(), allow_nan=False))["rows"]
+    assert rows[0] == {"name": "huber", "ours": 1.5, "theirs": 30.0, "ratio": 20.0, "hidden": [1.0]}
+    assert rows[1]["theirs"] == {"n/a": "a peer has no hinge"}
+    assert plain({"a": np.float32(0.5), 2: (np.inf, np.nan)}) == {"a": 0.5, "2": ["inf", "nan"]}
+
+
+def test_only_own_failures_count():
+    assert TABLE.failures("fastloss") == ["focal"]
+    assert TABLE.failures("a peer") == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0.00"),
+        (1234.5, "1234"),
+        (0.01234, "0.0123"),
+        (29_000_000.0, "2.90e7"),
+        (9.999, "10.0"),
+        (1e-7, "1.00e-7"),
+    ],
+)
+def test_figures(value, text):
+    assert significant(3)(value) == text
+
+
+def test_error_pairs():
+    assert ulp_pair((0.512, 3e7)) == "0.51 / 3.0e7"
+    assert ulp_pair((None, float("inf"))) == "- / inf"
+
+
+# timing ---------------------------------------------------------------------------------------------------------
+
+
+def test_contestants_take_turns():
+    order = []
+    contestants = [timing.Contestant(name, lambda name=name: order.append(name)) for name in "ab"]
+    times = timing.alternate(contestants, rounds=3, budget=10.0)
+    assert "".join(order) == "ab" + "ab" + "ba" + "ab"  # warm-up, then each round starts with another one
+    assert [len(times[name].seconds) for name in "ab"] == [3, 3]
+
+
+def test_budget_leaves_the_least_rounds():
+    times = timing.alternate([timing.Contestant("a", lambda: None)], rounds=100, budget=0.0, least=4)
+    assert len(times["a"].seconds) == 4
+
+
+def test_a_call_that_raises_is_reported():
+    def broken():
+        raise ValueError("no such thing")
+
+    contestants = [timing.Contestant("broken", broken), timing.Contestant("fine", lambda: None)]
+    times = timing.alternate(contestants, rounds=3, budget=0.0)
+    assert times["broken"] == Missing("failed", "ValueError: no such thing")
+    assert times["fine"].median >= 0
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system cannot pin")
+def test_one_thread_is_pinned_and_released():
+    before = os.sched_getaffinity(0)
+    seen = {}
+    calls = [timing.Contestant(t, lambda t=t: seen.update({t: os.sched_getaffinity(0)}), t) for t in (1, 2)]
+    timing.alternate(calls, rounds=1, budget=0.0, least=1)
+    assert len(seen[1]) == 1
+    assert seen[2] == before == os.sched_getaffinity(0)
+
+
+# peers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("peer", list(peers.PEERS))
+def test_peers_compute_our_loss(peer, name, dtype):
+    found, missing = peers.load((peer,))
+    if missing:
+        pytest.skip(missing[peer])
+    loss = fastloss.get_loss(name, **problems.PARAMS.get(name, {}))
+    try:
+        kernel = found[0].kernel(name, loss.params)
+    except peers.NotAvailable as reason:
+        assert peer != "numpy"  # every loss has a NumPy version
+        pytest.skip(str(reason))
+    y, raw = problems.points(loss, 500, dtype)
+    own_loss, own_gradient = peer_fastloss.kernel(name, loss.params).per_sample(y, raw)
+    theirs, gradient = kernel.per_sample(y, raw)
+    assert gradient.dtype == raw.dtype
+    tolerance = dict(rtol=2e-4, atol=1e-6) if dtype == "float32" else dict(rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(gradient, own_gradient, **tolerance)
+    if not kernel.loss_note:
+        np.testing.assert_allclose(theirs, own_loss, **tolerance)
+
+
+def test_missing_peer_is_reported(monkeypatch, tiny_plans, capsys):
+    monkeypatch.setitem(peers.PEERS, "absent", "benchmarks.peer_absent")
+    report = suite.run("quick", [], ["numpy", "absent"], (1,), "test")
+    assert "absent: not installed (No module named 'benchmarks.peer_absent')" in report.machine["peers not measured"]
+    assert "peers not measured" in capsys.readouterr().out
+
+
+# kernels --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [20_000, 1000])
+def test_kernel_rows(n):
+    rows = kernels.measure(kernels.Case("log_loss", "float64", n), KERNELS, RUN)
+    assert [row["cores"] for row in rows] == ([1, 2] if n > kernels.SHORT else [1])
+    for row in rows:
+        assert max(row["fastloss_errors"]) <= 4
+        for peer in ("NumPy", "scikit-learn"):
+            assert row[f"{peer}_ratio"] == pytest.approx(row[f"{peer}_time"] / row["fastloss_time"])
+    for table in kernels.tables(rows, KERNELS, RUN):
+        assert "log_loss" in table.as_text()
+
+
+def test_share_of_triad(monkeypatch):
+    monkeypatch.setattr(machine, "last_level_cache", lambda: 0)  # nothing fits
+    rows = kernels.measure(kernels.Case("hinge", "float32", 20_000), KERNELS, RUN)
+    assert all(row["triad"] > 0 for row in rows)
+    assert isinstance(rows[0]["scikit-learn_time"], Missing)
+    assert rows[0]["scikit-learn_time"].reason == "sklearn._loss has no hinge"
+    assert "n/a" in kernels.tables(rows, KERNELS, RUN)[0].as_text()
+
+
+@pytest.mark.parametrize("part", ["loss", "gradient"])
+def test_timing_the_wrong_function_is_a_failure(monkeypatch, part):
+    honest = peer_fastloss._Kernel.bind
+
+    def bind(self, y, raw, n_threads):
+        loss, gradient = honest(self, y, raw, n_threads)()
+        return lambda: (loss * 1.001, gradient) if part == "loss" else (loss, gradient * 1.001)
+
+    monkeypatch.setattr(peer_fastloss._Kernel, "bind", bind)
+    rows = kernels.measure(kernels.Case("huber", "float32", 20_000), KERNELS, RUN)
+    table = kernels.tables(rows, KERNELS, RUN)[0]
+    assert len(table.failures("fastloss")) == 2
+    assert part in rows[0]["fastloss_time"].reason
+
+
+def test_every_loss_has_data_and_an_exact_value():
+    plan = kernels.Plan((), (1000,), ("float32",), rounds=3, budget=0.0, points=16)
+    cases = kernels.cases(plan)
+    assert [case.loss for case in cases] == LOSSES
+    for case in cases:
+        (row,) = kernels.measure(case, plan, peers.Run((), (1,)))
+        assert max(row["fastloss_errors"]) <= 4, case
+
+
+# estimators -----------------------------------------------------------------------------------------------------
+
+
+def _fit_row(*arguments, **options):
+    case = estimators.Case(*arguments, **options)
+    (row,) = estimators.measure(case, estimators.Plan((case,), rounds=3, budget=0.0), RUN)
+    return row
+
+
+def test_estimator_row_matches_scikit_learn():
+    row = _fit_row(
+        "california_housing", peers.Fit("regression", "squared_error", schedule=estimators.INVSCALING), score="R2"
+    )
+    assert row["data"] == "diabetes (scikit-learn's)"
+    assert row["fastloss_objective"] == pytest.approx(row["scikit-learn_objective"], rel=0.05)
+    assert row["scikit-learn_ratio"] == pytest.approx(row["scikit-learn_time"] / row["fastloss_time"])
+    assert "NumPy" not in estimators.tables([row], estimators.PLANS["quick"], RUN)[0].as_text().split("\n\n")[0]
+
+
+def test_divergence_is_reported():
+    schedule = {"learning_rate": "constant", "eta0": 10.0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        row = _fit_row("california_housing", peers.Fit("regression", "squared_error", schedule=schedule), score="R2")
+    for name in ("fastloss", "scikit-learn"):
+        assert {row[f"{name}_time"].kind} == {"failed"} if isinstance(row[f"{name}_time"], Missing) else True
+        assert isinstance(row.get(f"{name}_score", row[f"{name}_time"]), Missing)
+
+
+def test_what_the_peer_lacks_is_not_available():
+    row = _fit_row("california_housing", peers.Fit("regression", "quantile", {"quantile": 0.75}), score="D2 absolute")
+    assert row["scikit-learn_time"] == Missing("n/a", "SGDRegressor has no quantile loss")
+    assert row["fastloss_score"] == row["fastloss_score"]
+
+
+def test_tables_come_from_the_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("FASTLOSS_DATA", str(tmp_path))
+    X = sp.random(30, 123, 0.1, format="csr", dtype=np.float32, random_state=0)
+    parts = {"data": X.data, "indices": X.indices, "indptr": X.indptr, "shape": np.array(X.shape)}
+    parts |= {f"test_{key}": value for key, value in parts.items()}
+    labels = np.where(np.arange(30) % 2, 1, -1)
+    np.savez(tmp_path / "a9a.npz", y=labels, test_y=labels[::-1], **parts)
+    data = problems.dataset("a9a", "float64")
+    assert data.label == "a9a"
+    assert data.X.dtype == np.float64
+    np.testing.assert_array_equal(data.X_test.toarray(), X.toarray())
+    np.testing.assert_array_equal(data.y_test, labels[::-1])
+
+
+@pytest.mark.parametrize("name", ["electricity", "bike_sharing_hour", "mnist"])
+def test_substitutes_say_so(name):
+    data = problems.dataset(name, "float32")
+    assert "synthetic" in data.label or "scikit-learn" in data.label
+    assert len(data.y) == data.X.shape[0] > 3 * len(data.y_test)
+    assert data.X.dtype == np.float32
+
+
+# the command ----------------------------------------------------------------------------------------------------
+
+
+def test_command_writes_json_and_markdown(tiny_plans, tmp_path, capsys):
+    path = tmp_path / "deep" / "result.json"
+    assert command_line.main(["--quick", "--peers", "numpy", "--threads", "1", "--json", str(path)]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""  # no progress bar unless on a terminal
+    assert "Kernels" in printed.out
+    assert "Estimators" in printed.out
+    result = json.loads(path.read_text())
+    assert result["level"] == "quick"
+    assert result["machine"]["instruction set"].startswith(fastloss.show_config()["isa"])
+    assert [table["name"] for table in result["tables"]] == ["kernels", "estimators"]
+    assert result["tables"][0]["rows"][0]["loss"] == "huber"
+    assert path.with_suffix(".md").read_text().startswith("# fastloss benchmarks")
+
+
+def test_command_fails_when_we_fail(tiny_plans, tmp_path, monkeypatch, capsys):
+    def broken(case, plan, run):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(kernels, "measure", broken)
+    arguments = ["--quick", "--doors", "kernels", "--peers", "", "--json", str(tmp_path / "r.json")]
+    assert command_line.main(arguments) == 1
+    printed = capsys.readouterr()
+    assert "failed: RuntimeError: out of luck" in printed.out
+    assert "FAILED kernels: huber" in printed.err
+
+
+def test_interrupted_run_keeps_what_it_has(tiny_plans, monkeypatch):
+    def interrupted(case, plan, run):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(estimators, "measure", interrupted)
+    report = suite.run("quick", ["kernels", "estimators"], [], (1,), "test")
+    assert [table.name for table in report.tables] == ["kernels"]
+    assert report.facts["interrupted"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--threads", "0"], ["--doors", "nothing"], ["--peers", "numpi"], ["--quick", "--full"]]
+)
+def test_wrong_arguments(arguments, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        command_line.main(arguments)
+    assert exit_.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+def test_sheet_names_what_figures_depend_on():
+    sheet = machine.sheet((1, 2), {1: 1e10, 2: 2e10})
+    assert "10.0 GB/s on 1 core, 20.0 GB/s on 2 cores" in sheet["triad bandwidth"]
+    assert fastloss.__version__ in sheet["versions"]
+    assert "available: baseline" in sheet["instruction set"]
+    assert "CPU" in Report("heading", {}, sheet).sheet()

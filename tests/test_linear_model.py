@@ -1,0 +1,756 @@
+"""The SGD estimators: what they accept, compute, refuse and say.  Parity with scikit-learn has its own file."""
+
+import pickle
+import signal
+import threading
+import time
+import tracemalloc
+import warnings
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_iris
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.preprocessing import StandardScaler
+
+import fastloss
+from fastloss import SGDLossClassifier, SGDLossRegressor, _kernels
+from fastloss._kernels.sgd import Design, RowOrder
+from fastloss.losses import Huber
+
+CLASSIFIER_LOSSES = [
+    *fastloss.list_losses("binary"),
+    "squared_error",
+    "huber",
+    "epsilon_insensitive",
+    "squared_epsilon_insensitive",
+]
+REGRESSOR_LOSSES = [name for name in fastloss.list_losses("regression") if name != "msle"]
+PROBABILISTIC = ["log_loss", "modified_huber", "exponential", "focal", "poly1"]
+
+
+@pytest.fixture
+def two_classes():
+    """Gaussian columns, two overlapping classes."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((400, 6))
+    return X, (X @ rng.standard_normal(6) + 0.5 * rng.standard_normal(400) > 0.3).astype(int)
+
+
+@pytest.fixture
+def three_classes():
+    X, y = load_iris(return_X_y=True)
+    return StandardScaler().fit_transform(X), y
+
+
+@pytest.fixture
+def line():
+    """A linear relation with noise, targets above 0.3."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((500, 5))
+    y = X @ np.array([0.5, -0.25, 0.0, 0.75, 0.1]) + 0.05 * rng.standard_normal(500)
+    return X, y - y.min() + 0.3
+
+
+def quiet(estimator, *args, **kwargs):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return estimator.fit(*args, **kwargs)
+
+
+def assert_same_model(a, b):
+    assert a.n_iter_ == b.n_iter_
+    np.testing.assert_array_equal(a.coef_, b.coef_)
+    np.testing.assert_array_equal(a.intercept_, b.intercept_)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Losses
+# ----------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("loss", CLASSIFIER_LOSSES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_classifier_loss_separates(loss, dtype, two_classes):
+    X, y = two_classes
+    model = quiet(SGDLossClassifier(loss=loss, learning_rate="invscaling", random_state=0), X.astype(dtype), y)
+    assert model.score(X, y) > 0.85
+    assert model.coef_.dtype == model.intercept_.dtype == dtype
+    assert model.coef_.shape == (1, 6) and model.intercept_.shape == (1,)
+
+
+@pytest.mark.parametrize("loss", REGRESSOR_LOSSES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_regressor_loss_lowers_itself(loss, dtype, line):
+    X, y = line
+    X, y = X.astype(dtype), y.astype(dtype)
+    model = quiet(SGDLossRegressor(loss=loss, max_iter=200, random_state=0), X, y)
+    objective = fastloss.get_loss(loss, **({"delta": 0.1} if loss == "huber" else {}))
+    raw = X @ model.coef_ + model.intercept_
+    constants = [objective.loss(y, np.full_like(y, c)) for c in np.linspace(-1, 4, 101)]
+    assert objective.loss(y, raw) < min(constants)
+    assert model.coef_.dtype == model.intercept_.dtype == model.predict(X).dtype == dtype
+    assert model.coef_.shape == (5,) and model.intercept_.shape == (1,)
+
+
+def test_loss_objects_and_names_agree(line):
+    X, y = line
+    by_name = SGDLossRegressor(loss="huber", epsilon=0.7, random_state=0).fit(X, y)
+    assert_same_model(by_name, SGDLossRegressor(loss=Huber(delta=0.7), random_state=0).fit(X, y))
+    assert_same_model(by_name, SGDLossRegressor(loss="huber", loss_params={"delta": 0.7}, random_state=0).fit(X, y))
+
+
+def test_epsilon_reaches_only_the_losses_it_belongs_to():
+    assert SGDLossRegressor(loss="huber", epsilon=0.7)._make_loss().delta == 0.7
+    assert SGDLossRegressor(loss="epsilon_insensitive", epsilon=0.7)._make_loss().epsilon == 0.7
+    assert SGDLossRegressor(loss="squared_epsilon_insensitive", epsilon=0.7)._make_loss().epsilon == 0.7
+    assert SGDLossRegressor(loss="mape", epsilon=0.7)._make_loss().epsilon is None
+    assert SGDLossClassifier(loss="poly1", epsilon=0.7)._make_loss().epsilon == 1.0
+    assert SGDLossRegressor(loss="smooth_quantile", quantile=0.7)._make_loss().quantile == 0.7
+
+
+def test_quantile_covers_its_share(line):
+    X, y = line
+    for quantile in (0.1, 0.8):
+        model = quiet(SGDLossRegressor(loss="quantile", quantile=quantile, tol=1e-6, max_iter=300, random_state=0), X, y)
+        assert abs((y <= model.predict(X)).mean() - quantile) < 0.06
+
+
+def test_count_losses_predict_through_the_log_link():
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-1, 1, (2000, 2))
+    mean = np.exp(0.5 + X @ [1.0, -0.5])
+    y = rng.poisson(mean)
+    model = SGDLossRegressor(loss="poisson", random_state=0).fit(X, y)
+    np.testing.assert_allclose(model.coef_, [1.0, -0.5], atol=0.15)
+    np.testing.assert_allclose(model.predict(X), np.exp(X @ model.coef_ + model.intercept_), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "message"),
+    [
+        (SGDLossRegressor(loss="msle"), "msle.*SGDLossRegressor; it takes.*huber"),
+        (SGDLossRegressor(loss="hinge"), "'hinge' is not a loss of SGDLossRegressor"),
+        (SGDLossRegressor(loss=fastloss.get_loss("hinge")), "kind 'binary', which SGDLossRegressor cannot train"),
+        (SGDLossClassifier(loss="poisson"), "'poisson' is not a loss of SGDLossClassifier; it takes.*hinge"),
+        (SGDLossClassifier(loss=fastloss.get_loss("poisson")), "kind 'regression', which SGDLossClassifier cannot"),
+        (SGDLossClassifier(loss="logloss"), "'logloss' is not a loss"),
+        (SGDLossRegressor(loss=Huber(), loss_params={"delta": 2.0}), "loss_params needs a loss given by name"),
+        (SGDLossRegressor(loss="huber", epsilon=-1.0), "epsilon must be >= 0"),
+        (SGDLossRegressor(loss="huber", epsilon=0), "huber: delta"),
+        (SGDLossRegressor(loss="quantile", quantile=1.5), "quantile: quantile"),
+    ],
+)
+def test_unsuitable_losses_are_refused_by_name(estimator, message, two_classes):
+    with pytest.raises(ValueError, match=message):
+        estimator.fit(*two_classes)
+
+
+def test_wrong_kinds_of_loss_arguments(two_classes):
+    with pytest.raises(TypeError, match="loss must be a name or a fastloss Loss, got 3"):
+        SGDLossClassifier(loss=3).fit(*two_classes)
+    with pytest.raises(TypeError, match="loss_params must be a dict"):
+        SGDLossRegressor(loss_params=["delta"]).fit(*two_classes)
+    with pytest.raises(TypeError, match="unknown parameter 'detla'"):
+        SGDLossRegressor(loss="huber", loss_params={"detla": 2.0}).fit(*two_classes)
+
+
+def test_targets_outside_the_domain_are_named():
+    X = np.ones((5, 2))
+    with pytest.raises(ValueError, match=r"y\[3\] = -1.0: poisson"):
+        SGDLossRegressor(loss="poisson").fit(X, [1.0, 2.0, 0.0, -1.0, -2.0])
+    with pytest.raises(ValueError, match=r"y\[0\] = 0.0: gamma"):
+        SGDLossRegressor(loss="gamma").fit(X, np.zeros(5))
+
+
+def test_msle_object_is_accepted(line):
+    X, y = line
+    model = quiet(SGDLossRegressor(loss=fastloss.get_loss("msle"), max_iter=200, tol=1e-5, random_state=0), X, y)
+    assert model.score(X, y) > 0.9
+
+
+def test_loss_parameter_that_float32_cannot_hold():
+    X, y = np.ones((4, 1)), np.arange(4.0)
+    model = SGDLossRegressor(loss=Huber(delta=1e-60), max_iter=2, tol=None)
+    model.fit(X, y)
+    with pytest.raises(ValueError, match="delta"):
+        model.fit(X.astype(np.float32), y)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Data: formats, dtypes, the sparse pitfalls of PEERS
+# ----------------------------------------------------------------------------------------------------------------------
+def sparse_data(seed=0, n=300, d=40):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d)) * (rng.random((n, d)) < 0.15)
+    X[[0, 17, n - 1]] = 0  # rows without any element
+    return X, X @ rng.standard_normal(d) + 0.1 * rng.standard_normal(n)
+
+
+@pytest.mark.parametrize("alpha", [1e-4, 1e-3])
+def test_p12_csr_follows_dense(alpha):
+    """The stopping rule sees the same norm for CSR and dense rows (scikit-learn 1.9: 17 epochs against 21)."""
+    X, y = sparse_data()
+    for penalty in ("l2", None):
+        model = SGDLossRegressor(fit_intercept=False, alpha=alpha, penalty=penalty, random_state=3)
+        dense = clone(model).fit(X, y)
+        sparse = clone(model).fit(sp.csr_matrix(X), y)
+        assert dense.n_iter_ == sparse.n_iter_
+        np.testing.assert_allclose(sparse.coef_, dense.coef_, rtol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_p15_int64_indices(dtype):
+    X, y = sparse_data()
+    X = sp.csr_matrix(X.astype(dtype))
+    wide = sp.csr_matrix(X)
+    wide.indices, wide.indptr = wide.indices.astype(np.int64), wide.indptr.astype(np.int64)
+    mixed = sp.csr_matrix(X)
+    mixed.indptr = mixed.indptr.astype(np.int64)
+    model = SGDLossRegressor(random_state=0).fit(X, y)
+    assert_same_model(model, SGDLossRegressor(random_state=0).fit(wide, y))
+    assert_same_model(model, SGDLossRegressor(random_state=0).fit(mixed, y))
+    np.testing.assert_array_equal(model.predict(X), model.predict(wide))
+
+
+def test_p16_float32_end_to_end(three_classes):
+    X, y = three_classes
+    X = X.astype(np.float32)
+    for data in (X, sp.csr_matrix(X)):
+        for labels in (y, y == 1):
+            model = SGDLossClassifier(loss="log_loss", random_state=0).fit(data, labels)
+            outputs = [model.decision_function(data), model.predict_proba(data), model.predict_log_proba(data)]
+            assert {a.dtype for a in [model.coef_, model.intercept_, *outputs]} == {np.dtype(np.float32)}
+        model = SGDLossRegressor(random_state=0).fit(data, y)
+        assert {a.dtype for a in [model.coef_, model.intercept_, model.predict(data)]} == {np.dtype(np.float32)}
+
+
+def test_float32_follows_float64(line):
+    X, y = line
+    model = SGDLossRegressor(tol=None, max_iter=5, random_state=0)
+    for convert in (np.asarray, sp.csr_matrix):
+        wide = clone(model).fit(convert(X), y)
+        narrow = clone(model).fit(convert(X.astype(np.float32)), y)
+        np.testing.assert_allclose(narrow.coef_, wide.coef_, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [sp.csc_matrix, sp.coo_matrix, sp.csr_array, sp.lil_matrix, sp.csc_array])
+def test_other_sparse_formats_are_converted(make):
+    X, y = sparse_data()
+    model = SGDLossRegressor(random_state=0).fit(sp.csr_matrix(X), y)
+    other = SGDLossRegressor(random_state=0).fit(make(X), y)
+    assert_same_model(model, other)
+    np.testing.assert_array_equal(model.predict(X), other.predict(X))
+    np.testing.assert_allclose(model.predict(make(X)), other.predict(X), rtol=1e-12, atol=1e-12)
+
+
+def test_unsorted_and_duplicate_indices_add_up():
+    X, y = sparse_data()
+    whole = sp.coo_matrix(X)
+    shuffled = np.random.default_rng(0).permutation(2 * whole.nnz)
+    rows, columns = np.tile(whole.row, 2)[shuffled], np.tile(whole.col, 2)[shuffled]
+    halves = np.concatenate([0.25 * whole.data, 0.75 * whole.data])[shuffled]
+    order = np.argsort(rows, kind="stable")
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(X)))])
+    messy = sp.csr_matrix((halves[order], columns[order], indptr), shape=X.shape)
+    assert not messy.has_canonical_format
+    model = SGDLossRegressor(fit_intercept=False, random_state=0)
+    clean, other = clone(model).fit(sp.csr_matrix(X), y), clone(model).fit(messy, y)
+    assert messy.nnz == 2 * whole.nnz
+    assert clean.n_iter_ == other.n_iter_
+    np.testing.assert_allclose(clean.coef_, other.coef_, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "position", "value", "message"),
+    [
+        ("indices", 7, 40, r"X\.indices\[7\] = 40 is not a column of X, which has 40"),
+        ("indices", 7, -1, r"X\.indices\[7\] = -1"),
+        ("indptr", 3, -5, r"X\.indptr\[3\] = -5"),
+        ("indptr", 300, 10**6, r"X\.indptr\[300\] = 1000000"),
+        ("indptr", 0, -2, r"X\.indptr"),
+    ],
+)
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+def test_broken_csr_is_refused(attribute, position, value, message, index):
+    X = sp.csr_matrix(sparse_data()[0])
+    X.indices, X.indptr = X.indices.astype(index), X.indptr.astype(index)
+    getattr(X, attribute)[position] = value
+    with pytest.raises(ValueError, match=message):
+        Design(X)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda X: X.tolist(),
+        np.asfortranarray,
+        lambda X: np.repeat(X, 2, axis=1)[:, ::2],
+        lambda X: (X.flags.__setattr__("writeable", False), X)[1],
+        lambda X: X.astype(">f8"),
+    ],
+    ids=["list", "fortran", "strided", "readonly", "big-endian"],
+)
+def test_any_layout_gives_the_same_bits(convert, line):
+    X, y = line
+    model = SGDLossRegressor(random_state=0).fit(X, y)
+    assert_same_model(model, SGDLossRegressor(random_state=0).fit(convert(X.copy()), y))
+
+
+def test_c_order_input_is_not_copied():
+    X = np.random.default_rng(0).standard_normal((100_000, 50))
+    y = X[:, 0] > 0
+    model = SGDLossClassifier(tol=None, max_iter=1)
+    model.fit(X[:100], y[:100])
+    tracemalloc.start()
+    model.fit(X, y)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.15 * X.nbytes
+
+
+def test_column_names_are_checked(line):
+    pd = pytest.importorskip("pandas")
+    X, y = line
+    frame = pd.DataFrame(X, columns=list("abcde"))
+    model = SGDLossRegressor(random_state=0).fit(frame, y)
+    assert list(model.feature_names_in_) == list("abcde")
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(frame[list("edcba")])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Order, threads, instruction sets
+# ----------------------------------------------------------------------------------------------------------------------
+def test_row_order_is_a_fresh_uniform_permutation():
+    order = RowOrder(1000, 5)
+    first, second = order.permutation(), order.permutation()
+    np.testing.assert_array_equal(np.sort(first), np.arange(1000))
+    np.testing.assert_array_equal(np.sort(second), np.arange(1000))
+    assert (first != second).mean() > 0.99
+    np.testing.assert_array_equal(RowOrder(1000, 5).permutation(), first)
+    np.testing.assert_array_equal(RowOrder(4).permutation(), np.arange(4))
+    small = RowOrder(4, 0)
+    counts = np.unique([small.permutation() @ [64, 16, 4, 1] for _ in range(24_000)], return_counts=True)[1]
+    assert len(counts) == 24
+    assert ((counts - 1000) ** 2 / 1000).sum() < 60  # chi-square, 23 degrees of freedom: 60 has probability 4e-5
+
+
+def test_random_state_and_shuffle(two_classes):
+    X, y = two_classes
+    model = SGDLossClassifier(loss="log_loss", random_state=1)
+    assert_same_model(clone(model).fit(X, y), clone(model).fit(X, y))
+    assert_same_model(clone(model).fit(X, y), clone(model).set_params(random_state=np.random.RandomState(1)).fit(X, y))
+    assert (clone(model).fit(X, y).coef_ != clone(model).set_params(random_state=2).fit(X, y).coef_).any()
+    fixed = SGDLossClassifier(loss="log_loss", shuffle=False)
+    assert_same_model(clone(fixed).set_params(random_state=1).fit(X, y), clone(fixed).set_params(random_state=2).fit(X, y))
+
+
+@pytest.mark.parametrize("convert", [np.asarray, sp.csr_matrix])
+def test_n_threads_does_not_change_a_bit(convert):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((3000, 30))
+    y = (X @ rng.standard_normal((30, 7))).argmax(axis=1)
+    model = SGDLossClassifier(loss="log_loss", random_state=0, max_iter=15)
+    one = quiet(clone(model).set_params(n_threads=1), convert(X), y)
+    for n_threads in (None, 2, 3, 8):
+        assert_same_model(one, quiet(clone(model).set_params(n_threads=n_threads), convert(X), y))
+
+
+def test_one_vs_rest_is_one_binary_fit_per_class(three_classes):
+    """Same row order for all classes, so each of the models is exactly the binary one."""
+    X, y = three_classes
+    model = SGDLossClassifier(loss="log_loss", random_state=0).fit(X, y)
+    assert model.coef_.shape == (3, 4) and model.intercept_.shape == (3,)
+    binary = [SGDLossClassifier(loss="log_loss", random_state=0).fit(X, y == k) for k in range(3)]
+    np.testing.assert_array_equal(model.coef_, np.vstack([b.coef_ for b in binary]))
+    np.testing.assert_array_equal(model.intercept_, np.concatenate([b.intercept_ for b in binary]))
+    assert model.n_iter_ == max(b.n_iter_ for b in binary)
+    assert model.t_ == 1 + 150 * model.n_iter_
+    assert model.score(X, y) > 0.8
+
+
+def test_instruction_sets_agree(two_classes):
+    X, y = two_classes
+    models = []
+    for isa in _kernels.available_isas():
+        with _kernels.use_isa(isa):
+            models.append(SGDLossClassifier(loss="log_loss", random_state=0).fit(X, y))
+    for model in models:
+        np.testing.assert_allclose(model.coef_, models[0].coef_, rtol=1e-10)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Weights
+# ----------------------------------------------------------------------------------------------------------------------
+def test_weights_scale_the_step(line):
+    X, y = line
+    model = SGDLossRegressor(learning_rate="constant", penalty=None, tol=None, max_iter=3, shuffle=False)
+    halved = clone(model).set_params(eta0=0.005).fit(X, y)
+    np.testing.assert_allclose(clone(model).fit(X, y, sample_weight=np.full(500, 0.5)).coef_, halved.coef_, rtol=1e-12)
+    np.testing.assert_allclose(clone(model).fit(X, y, sample_weight=0.5).coef_, halved.coef_, rtol=1e-12)
+
+
+def test_zero_weight_rows_do_not_pull(line):
+    X, y = line
+    weight = np.ones(500)
+    weight[::3] = 0
+    spoiled = np.where(weight == 0, 1e6, y)
+    model = SGDLossRegressor(tol=None, max_iter=3, shuffle=False)
+    assert_same_model(
+        clone(model).fit(X, y, sample_weight=weight), clone(model).fit(X, spoiled, sample_weight=weight)
+    )
+
+
+def test_class_weight_moves_the_boundary(two_classes):
+    X, y = two_classes
+    model = SGDLossClassifier(loss="log_loss", random_state=0)
+    shares = [
+        clone(model).set_params(class_weight=w).fit(X, y).predict(X).mean() for w in ({0: 5.0}, None, {1: 5.0})
+    ]
+    assert shares[0] < shares[1] < shares[2]
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        ([1.0, -1.0, 1.0, -2.0], r"sample_weight\[1\] = .*-1.0.* is negative"),
+        ([1.0, np.nan, 1.0, 1.0], "sample_weight contains NaN"),
+        ([1.0, np.inf, 1.0, 1.0], "sample_weight contains infinity"),
+        ([0.0, 0.0, 0.0, 0.0], "all of sample_weight is zero"),
+        ([1.0, 1.0, 1.0], "sample_weight has 3 elements, X has 4 rows"),
+        (np.ones((4, 1)), r"sample_weight must be 1D array or scalar, got shape \(4, 1\)"),
+        (["a", "b", "c", "d"], "could not convert string to float"),
+    ],
+)
+def test_bad_weights(weight, message):
+    X = np.array([[0.0], [1.0], [2.0], [3.0]])
+    for model in (SGDLossRegressor(), SGDLossClassifier()):
+        with pytest.raises(ValueError, match=message):
+            model.fit(X, [0, 0, 1, 1], sample_weight=weight)
+
+
+def test_bad_class_weight(two_classes):
+    for bad in ({0: -1.0}, {0: np.nan}):
+        with pytest.raises(ValueError, match="class_weight must be >= 0 and finite"):
+            SGDLossClassifier(class_weight=bad).fit(*two_classes)
+    with pytest.raises(ValueError, match="class_weight"):
+        SGDLossClassifier(class_weight="unbalanced").fit(*two_classes)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Stopping and diverging
+# ----------------------------------------------------------------------------------------------------------------------
+def test_running_out_of_epochs_is_said(line):
+    X, y = line
+    with pytest.warns(ConvergenceWarning, match="max_iter=2"):
+        model = SGDLossRegressor(max_iter=2).fit(X, y)
+    assert model.n_iter_ == 2 and model.t_ == 1001.0
+
+
+def test_tol_none_runs_all_epochs_silently(line):
+    X, y = line
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert SGDLossRegressor(max_iter=23, tol=None).fit(X, y).n_iter_ == 23
+
+
+def test_patience_and_adaptive_steps(line):
+    X, y = line
+    quick = SGDLossRegressor(n_iter_no_change=1, random_state=0).fit(X, y)
+    slow = SGDLossRegressor(n_iter_no_change=10, random_state=0).fit(X, y)
+    assert quick.n_iter_ < slow.n_iter_
+    adaptive = SGDLossRegressor(learning_rate="adaptive", eta0=0.1, random_state=0).fit(X, y)
+    assert adaptive.n_iter_ >= 5 * 8  # 0.1 is divided by 5 eight times before it is below 1e-6
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "squared_hinge"])
+def test_p8_a_diverged_classifier_says_so(loss):
+    X, y = load_breast_cancer(return_X_y=True)
+    X = StandardScaler().fit_transform(X)
+    for seed in range(3):
+        with pytest.warns(ConvergenceWarning, match="diverged.*1e12.*eta0"):
+            SGDLossClassifier(loss=loss, random_state=seed).fit(X, y)
+
+
+@pytest.mark.parametrize("scale", [100.0, 1e3, 1e5])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_p9_a_diverged_regressor_says_so(scale, dtype, line):
+    X, y = line
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            SGDLossRegressor(random_state=0).fit((scale * X).astype(dtype), y)
+        except ValueError as error:
+            assert "diverged" in str(error)
+        else:
+            assert any("diverged" in str(w.message) for w in caught)
+
+
+def test_overflow_is_an_error_and_leaves_the_last_model(line):
+    X, y = line
+    model = SGDLossRegressor(random_state=0).fit(X, y)
+    before = model.coef_
+    with pytest.raises(ValueError, match="overflow in epoch 1.*diverged.*StandardScaler"):
+        model.fit(1e200 * X, y)
+    assert model.coef_ is before
+
+
+def test_warning_points_at_the_caller(line):
+    with pytest.warns(ConvergenceWarning) as caught:
+        SGDLossRegressor(max_iter=2).fit(*line)
+    assert caught[0].filename == __file__
+
+
+def test_control_c_stops_a_long_fit():
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("signals reach the main thread only")
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20_000, 50))
+    for y in (X[:, 0] > 0, X[:, :5].argmax(axis=1)):
+        model = SGDLossClassifier(tol=None, max_iter=10**6)
+        timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+        timer.start()
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(X, y)
+        assert time.monotonic() - started < 1.3
+        timer.join()
+        with pytest.raises(NotFittedError):
+            model.predict(X)
+        model.set_params(max_iter=2).fit(X, y).predict(X)
+
+
+def test_verbose_prints_a_line_per_epoch(line, three_classes, capsys):
+    SGDLossRegressor(max_iter=3, tol=None, verbose=1).fit(*line)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert all(text in lines[2] for text in ("epoch 3: ", "loss ", "objective ", "|coef| ", "intercept "))
+    SGDLossClassifier(max_iter=3, tol=None, verbose=1).fit(*three_classes)
+    assert len(capsys.readouterr().out.splitlines()) == 9
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Predictions
+# ----------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("loss", PROBABILISTIC)
+def test_probabilities(loss, two_classes, three_classes):
+    for X, y in (two_classes, three_classes):
+        model = quiet(SGDLossClassifier(loss=loss, learning_rate="invscaling", random_state=0), X, y)
+        probability = model.predict_proba(X)
+        np.testing.assert_allclose(probability.sum(axis=1), 1, rtol=1e-12)
+        assert ((probability >= 0) & (probability <= 1)).all()
+        np.testing.assert_array_equal(np.exp(model.predict_log_proba(X)) > 0, probability > 0)
+        if len(model.classes_) == 2:
+            np.testing.assert_array_equal(model.predict(X), probability.argmax(axis=1))
+
+
+@pytest.mark.parametrize("loss", [name for name in CLASSIFIER_LOSSES if name not in PROBABILISTIC])
+def test_no_probabilities(loss, two_classes):
+    model = SGDLossClassifier(loss=loss)
+    assert not hasattr(model, "predict_proba") and not hasattr(model, "predict_log_proba")
+    with pytest.raises(AttributeError):
+        model.predict_proba(two_classes[0])
+
+
+def test_p42_probabilities_of_huge_margins(three_classes):
+    """Rows sum to 1 also where every one-vs-rest probability is 0."""
+    X, y = three_classes
+    for loss in ("modified_huber", "log_loss"):
+        model = SGDLossClassifier(loss=loss, random_state=0).fit(X, y)
+        model.intercept_ = np.full(3, -1e308)
+        np.testing.assert_allclose(model.predict_proba(X), 1 / 3)
+        model.intercept_ = np.full(3, 1e308)
+        np.testing.assert_allclose(model.predict_proba(X), 1 / 3)
+
+
+@pytest.mark.parametrize("labels", [["ham", "spam"], [-1, 1], [False, True], [3.0, 7.0], [10, 20, 30]])
+def test_any_labels(labels):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((300, len(labels)))
+    y = np.array(labels)[X.argmax(axis=1)]
+    model = SGDLossClassifier(random_state=0).fit(X, y)
+    np.testing.assert_array_equal(model.classes_, np.unique(y))
+    assert model.predict(X).dtype == y.dtype
+    assert model.score(X, y) > 0.8
+
+
+def test_predictions_need_a_fit(line):
+    for model, method in [
+        (SGDLossRegressor(), "predict"),
+        (SGDLossClassifier(), "predict"),
+        (SGDLossClassifier(), "decision_function"),
+        (SGDLossClassifier(loss="log_loss"), "predict_proba"),
+    ]:
+        with pytest.raises(NotFittedError):
+            getattr(model, method)(line[0])
+
+
+def test_changing_parameters_after_fit_keeps_predictions(line):
+    X, y = line
+    model = SGDLossRegressor(loss="poisson", random_state=0).fit(X, y)
+    before = model.predict(X)
+    np.testing.assert_array_equal(model.set_params(loss="huber").predict(X), before)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Edges of data
+# ----------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("model", [SGDLossClassifier(), SGDLossRegressor()])
+def test_nan_and_inf_are_refused(bad, model):
+    X, y = np.arange(8.0).reshape(4, 2), np.array([0.0, 1.0, 0.0, 1.0])
+    broken = X.copy()
+    broken[2, 1] = bad
+    for data in (broken, sp.csr_matrix(broken), broken.astype(np.float32)):
+        with pytest.raises(ValueError, match="Input X contains"):
+            model.fit(data, y)
+    with pytest.raises(ValueError, match="Input y contains|Unknown label type"):
+        model.fit(X, np.array([0.0, bad, 0.0, 1.0]))
+    with pytest.raises(ValueError, match="Input X contains"):
+        model.fit(X, y).predict(broken)
+
+
+def test_one_class_is_an_error():
+    with pytest.raises(ValueError, match="at least two classes, got one class"):
+        SGDLossClassifier().fit(np.eye(3), [1, 1, 1])
+
+
+def test_continuous_labels_are_an_error():
+    with pytest.raises(ValueError, match="Unknown label type"):
+        SGDLossClassifier().fit(np.eye(3), [0.1, 0.2, 0.3])
+
+
+@pytest.mark.parametrize("model", [SGDLossClassifier(), SGDLossRegressor()])
+def test_impossible_shapes(model):
+    with pytest.raises(ValueError, match="0 feature"):
+        model.fit(np.empty((4, 0)), [0, 1, 0, 1])
+    with pytest.raises(ValueError, match="0 feature"):
+        model.fit(sp.csr_matrix((4, 0)), [0, 1, 0, 1])
+    with pytest.raises(ValueError, match="0 sample"):
+        model.fit(np.empty((0, 3)), [])
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        model.fit(np.eye(3), [0, 1])
+    with pytest.raises(ValueError, match="y should be a 1d array"):
+        model.fit(np.eye(3), np.eye(3))
+    model.fit(np.eye(4), [0, 1, 0, 1])
+    with pytest.raises(ValueError, match="expecting 4 features"):
+        model.predict(np.eye(3))
+
+
+def test_constant_columns_and_constant_targets():
+    X = np.column_stack([np.ones(50), np.zeros(50), np.linspace(-1, 1, 50)])
+    model = SGDLossRegressor(random_state=0).fit(X, np.full(50, 3.0))
+    assert np.isfinite(model.coef_).all() and model.coef_[1] == 0
+    np.testing.assert_allclose(model.predict(X), 3.0, atol=0.2)
+    for loss in ("huber", "absolute_error", "quantile"):
+        assert np.isfinite(quiet(SGDLossRegressor(loss=loss, random_state=0), X, np.full(50, 3.0)).coef_).all()
+    assert np.isfinite(SGDLossClassifier(random_state=0).fit(X, X[:, 2] > 0).coef_).all()
+
+
+def test_single_sample_and_single_column():
+    model = SGDLossRegressor(random_state=0, tol=None).fit([[2.0]], [4.0])
+    np.testing.assert_allclose(model.predict([[2.0]]), 4.0, atol=0.05)
+    empty = SGDLossRegressor(random_state=0).fit(sp.csr_matrix((5, 3)), np.ones(5))
+    np.testing.assert_array_equal(empty.coef_, np.zeros(3))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1e-300, 1e-12, 1e6, 1e300])
+def test_extreme_alpha(alpha, line):
+    X, y = line
+    model = SGDLossRegressor(alpha=alpha, random_state=0).fit(X, y)
+    assert np.isfinite(model.coef_).all()
+    if alpha >= 1e6:
+        assert np.abs(model.coef_).max() < 0.1
+    else:
+        assert model.score(X, y) > 0.95
+
+
+def test_extreme_alpha_with_the_optimal_schedule(two_classes):
+    X, y = two_classes
+    for alpha in (1e-12, 1e6):
+        assert np.isfinite(quiet(SGDLossClassifier(alpha=alpha, max_iter=5, random_state=0), X, y).coef_).all()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Parameters and start values
+# ----------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("parameters", "error", "message"),
+    [
+        ({"penalty": "l1"}, ValueError, "penalty must be one of 'l2', None, got 'l1'"),
+        ({"learning_rate": "auto"}, ValueError, "learning_rate must be one of 'constant', 'optimal'"),
+        ({"learning_rate": 3}, ValueError, "learning_rate must be one of"),
+        ({"alpha": -1.0}, ValueError, r"alpha must be >= 0 and finite, got -1\.0"),
+        ({"alpha": np.nan}, ValueError, "alpha must be >= 0 and finite, got nan"),
+        ({"alpha": "1"}, TypeError, "alpha must be a real number, got '1'"),
+        ({"alpha": 0, "learning_rate": "optimal"}, ValueError, "alpha must be > 0 with learning_rate='optimal'"),
+        ({"eta0": 0.0}, ValueError, "eta0 must be > 0"),
+        ({"power_t": np.inf}, ValueError, "power_t must be finite"),
+        ({"max_iter": 0}, ValueError, "max_iter must be >= 1"),
+        ({"max_iter": 2.5}, TypeError, "max_iter must be an integer"),
+        ({"tol": -1e-3}, ValueError, "tol must be >= 0"),
+        ({"n_iter_no_change": 0}, ValueError, "n_iter_no_change must be >= 1"),
+        ({"fit_intercept": "yes"}, TypeError, "fit_intercept must be True or False"),
+        ({"shuffle": None}, TypeError, "shuffle must be True or False"),
+        ({"n_threads": 0}, ValueError, "n_threads"),
+        ({"n_threads": 1.5}, TypeError, "n_threads"),
+        ({"random_state": "seed"}, ValueError, "seed"),
+    ],
+)
+def test_bad_parameters_are_named(parameters, error, message, line):
+    X, y = line
+    with pytest.raises(error, match=message):
+        SGDLossRegressor(**parameters).fit(X, y)
+    with pytest.raises(error, match=message):
+        SGDLossClassifier(**parameters).fit(X, y > 1)
+
+
+def test_start_values_continue_a_fit(line):
+    X, y = line
+    model = SGDLossRegressor(learning_rate="constant", shuffle=False, tol=None)
+    first = clone(model).set_params(max_iter=2).fit(X, y)
+    coef = first.coef_.copy()
+    second = clone(model).set_params(max_iter=3).fit(X, y, coef_init=coef, intercept_init=first.intercept_)
+    np.testing.assert_array_equal(coef, first.coef_)  # the caller's array is left alone
+    whole = clone(model).set_params(max_iter=5).fit(X, y)
+    np.testing.assert_allclose(second.coef_, whole.coef_, rtol=1e-12)
+    np.testing.assert_allclose(second.intercept_, whole.intercept_, rtol=1e-12)
+
+
+def test_bad_start_values(line, three_classes):
+    X, y = line
+    with pytest.raises(ValueError, match=r"coef_init has shape \(3,\).*expected \(1, 5\)"):
+        SGDLossRegressor().fit(X, y, coef_init=np.ones(3))
+    with pytest.raises(ValueError, match="intercept_init has shape"):
+        SGDLossRegressor().fit(X, y, intercept_init=np.ones(2))
+    with pytest.raises(ValueError, match="coef_init contains NaN"):
+        SGDLossRegressor().fit(X, y, coef_init=np.full(5, np.nan))
+    with pytest.raises(ValueError, match=r"coef_init has shape \(4, 3\).*expected \(3, 4\)"):
+        SGDLossClassifier().fit(*three_classes, coef_init=np.ones((4, 3)))
+
+
+def test_intercept_is_left_alone_without_fit_intercept(line):
+    X, y = line
+    assert SGDLossRegressor(fit_intercept=False).fit(X, y).intercept_ == 0
+    assert SGDLossRegressor(fit_intercept=False).fit(X, y, intercept_init=[0.5]).intercept_ == 0.5
+
+
+def test_pickle_and_clone(three_classes, line):
+    for model, (X, y) in [
+        (SGDLossClassifier(loss=fastloss.get_loss("focal", gamma=1.0), random_state=0), three_classes),
+        (SGDLossRegressor(loss="tweedie", loss_params={"power": 1.3}, random_state=0), line),
+    ]:
+        quiet(model, X, y)
+        restored = pickle.loads(pickle.dumps(model))
+        assert_same_model(model, restored)
+        np.testing.assert_array_equal(model.predict(X), restored.predict(X))
+        copy = clone(model)
+        assert copy.get_params() == model.get_params() and not hasattr(copy, "coef_")
+        assert_same_model(model, quiet(copy, X, y))
+
+
+def test_refit_forgets(line):
+    X, y = line
+    model = SGDLossRegressor(random_state=0).fit(X[:, :2], 10 * y)
+    assert_same_model(model.fit(X, y), SGDLossRegressor(random_state=0).fit(X, y))
