@@ -22,7 +22,7 @@ IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 # What makes loops over the kernels' arithmetic vectorise without changing it: errno and floating-point traps are side
 # effects nobody reads; contraction stays off because fma is written out (see _math.pxd).
-ARITHMETIC = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
+ARITHMETIC = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 ISA_FLAGS = {"baseline": []}
 if IS_X86:
     ISA_FLAGS["avx2"] = ["-mavx2", "-mfma", "-mtune=haswell"]

@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: language_level=3, cdivision=True
 """Elementary functions for vectorised loops: branch-free, inline, float32 and float64.
 
 Compilers turn a loop over these into SIMD code because nothing in them branches, calls or checks: selections choose
@@ -59,6 +59,11 @@ cdef extern from * nogil:
 # --------------------------------------------------------------------------------------------- selection and signs
 cdef inline real select(bint condition, real a, real b) noexcept nogil:
     return a if condition else b
+
+
+cdef inline real unless_nan(real x, real value) noexcept nogil:
+    """value, but NaN where x is."""
+    return value if x == x else x
 
 
 cdef inline real fma(real a, real b, real c) noexcept nogil:
@@ -205,39 +210,58 @@ cdef inline real _exp_tail(real r) noexcept nogil:
     return fma(r2, q, r)
 
 
-cdef inline real exp_sum(real high, real low) noexcept nogil:
-    """exp(high + low) for |low| <= ulp(high): for arguments that are products or quotients, whose own rounding error
-    an exponential would magnify by their size.  -inf -> 0, inf -> inf."""
-    cdef real x, k, r
-    # e^-104.5 (e^-746) is below half the smallest subnormal, e^89 (e^710) above the largest number.
+cdef inline real _exp_range(real x) noexcept nogil:
+    """x, cut where exp is 0 or inf: e^-104.5 (e^-746) is below half the smallest subnormal, e^89 (e^710) above the
+    largest number."""
     cdef real lowest = <real>-104.5 if real is float else <real>-746.0
     cdef real highest = <real>89.0 if real is float else <real>710.0
-    x = fmin(fmax(high, lowest), highest)
-    k = _log2_multiple(x)
-    r = _without_multiple(x, k) + low
-    return scale_by_exp2(<real>1 + _exp_tail(r), k)
+    return fmin(fmax(x, lowest), highest)
 
 
 cdef inline real exp(real x) noexcept nogil:
     """-inf -> 0, inf -> inf; gradual underflow."""
-    return exp_sum(x, <real>0)
+    cdef real k
+    x = _exp_range(x)
+    k = _log2_multiple(x)
+    return scale_by_exp2(<real>1 + _exp_tail(_without_multiple(x, k)), k)
 
 
-cdef inline real expm1_sum(real high, real low) noexcept nogil:
-    """exp(high + low) - 1; -inf -> -1, inf -> inf."""
-    cdef real x, k, s
-    # Below -18 (-38) the result rounds to -1.
+cdef inline real exp_sum(real high, real low) noexcept nogil:
+    """exp(high + low) for |low| of the order of ulp(high): for arguments that are products or quotients, whose own
+    rounding error an exponential would magnify by their size.  Where high alone decides (0, inf), low is ignored."""
+    cdef real x = _exp_range(high)
+    cdef real k = _log2_multiple(x)
+    cdef real r = _without_multiple(x, k) + select(x == high, low, <real>0)
+    return scale_by_exp2(<real>1 + _exp_tail(r), k)
+
+
+cdef inline real _expm1_range(real x) noexcept nogil:
+    """x, cut where exp(x) - 1 rounds to -1 (below -18, -38) or is inf."""
     cdef real lowest = <real>-20.0 if real is float else <real>-40.0
     cdef real highest = <real>89.5 if real is float else <real>710.0
-    x = fmin(fmax(high, lowest), highest)
-    k = _log2_multiple(x)
-    # Half of it first: 2^k would overflow where the result does not yet.  For k = 0 this is exactly the tail.
-    s = exp2_integer(k - 1)
-    return <real>2 * fma(s, _exp_tail(_without_multiple(x, k) + low), s - <real>0.5)
+    return fmin(fmax(x, lowest), highest)
+
+
+cdef inline real _expm1_of(real k, real r) noexcept nogil:
+    """2^k exp(r) - 1.  Half of it first: 2^k would overflow where the result does not yet.  For k = 0 it is exactly
+    the tail."""
+    cdef real s = exp2_integer(k - 1)
+    return <real>2 * fma(s, _exp_tail(r), s - <real>0.5)
 
 
 cdef inline real expm1(real x) noexcept nogil:
-    return expm1_sum(x, <real>0)
+    """-inf -> -1, inf -> inf."""
+    cdef real k
+    x = _expm1_range(x)
+    k = _log2_multiple(x)
+    return _expm1_of(k, _without_multiple(x, k))
+
+
+cdef inline real expm1_sum(real high, real low) noexcept nogil:
+    """exp(high + low) - 1, as exp_sum."""
+    cdef real x = _expm1_range(high)
+    cdef real k = _log2_multiple(x)
+    return _expm1_of(k, _without_multiple(x, k) + select(x == high, low, <real>0))
 
 
 # --------------------------------------------------------------------------------------------- logarithms
@@ -319,9 +343,12 @@ cdef inline real log_sum(real a, real x) noexcept nogil:
     lost = lost / u         # at most 2^-24 (2^-53): first order is enough
     # k log 2 high is exact; the small parts are added first.
     value = fma(k, _ln2_high(x), f - (s * (f - _atanh_rest(s * s)) - fma(k, _ln2_low(x), lost)))
+    # u - u brings NaN back, which the bits of u have lost.  (A select on `u >= 0` instead would not vectorise: gcc 12
+    # turns it into an unordered comparison that it cannot blend with.)
+    value = value + (u - u)
     value = select(u == <real>INFINITY, u, value)
     value = select(u == 0, <real>-INFINITY, value)
-    return select(u >= 0, value, <real>NAN)
+    return select(u < 0, <real>NAN, value)
 
 
 cdef inline real log(real x) noexcept nogil:

@@ -9,6 +9,10 @@ The subset: assignments to plain names, one ``return``; ``+ - * /``, comparisons
 expressions, numbers, ``INF``, and the functions of :data:`FUNCTIONS`.  Every name has the working dtype.  A conditional
 expression selects between two values already computed, so that loops stay free of branches.  ``min(a, b)`` and
 ``max(a, b)`` are ``a`` where a comparison with NaN decides, as in Python.
+
+``name = stage(expression)`` computes that value in a loop of its own, a short stretch of samples ahead of the loop
+that uses it.  A long chain of dependent operations leaves a core waiting: its window holds only two or three samples
+at once.  Two loops with half the chain each overlap twice as many (log_loss: 130 -> 200 M samples/s in float64).
 """
 
 from __future__ import annotations
@@ -38,6 +42,7 @@ FUNCTIONS = {
             "product_error",
             "sign",
             "sqrt",
+            "unless_nan",
             "x_minus_log1p_unit",
         )
     },
@@ -58,6 +63,7 @@ class Formula:
     arguments: list[str]
     types: dict[str, str]
     statements: list[tuple[str, str]]
+    stages: list[str]
     results: list[str]
 
 
@@ -122,18 +128,22 @@ def _block(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> Block:
 def _formula(method: ast.FunctionDef, where: str) -> Formula:
     statements: list[tuple[str, str]] = []
     types: dict[str, str] = {}
+    stages: list[str] = []
     for statement in method.body:
         if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
             continue  # docstring
         if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-            name = statement.targets[0].id
-            statements.append((name, expression(statement.value, where)))
-            types[name] = "bint" if _is_condition(statement.value) else "real"
+            name, value = statement.targets[0].id, statement.value
+            if isinstance(value, ast.Call) and getattr(value.func, "id", "") == "stage":
+                stages.append(name)
+                value = value.args[0]
+            statements.append((name, expression(value, where)))
+            types[name] = "bint" if _is_condition(value) else "real"
         elif isinstance(statement, ast.Return) and statement.value is not None:
             value = statement.value
             parts = value.elts if isinstance(value, ast.Tuple) else [value]
             results = [expression(part, where) for part in parts]
-            return Formula([a.arg for a in method.args.args], types, statements, results)
+            return Formula([a.arg for a in method.args.args], types, statements, stages, results)
         else:
             raise FormulaError(f"{where}, line {statement.lineno}: only `name = expression` and `return`")
     raise FormulaError(f"{where}: no `return`")
@@ -193,6 +203,7 @@ LOOPS = (
     ("loss == NULL and grad != NULL and hess == NULL", ("grad",)),
 )
 OUTPUTS = ("loss", "grad", "hess")
+STRETCH = 256  # samples; a stage's values stay in L1 beside the block
 
 
 def render(blocks: list[Block]) -> str:
@@ -208,9 +219,12 @@ def render(blocks: list[Block]) -> str:
     return "\n".join(parts)
 
 
-def _locals(formula: Formula) -> list[str]:
-    lines = [f"    cdef {kind} {name}_" for name, kind in formula.types.items() if name not in formula.arguments]
-    return lines + [f"    {name}_ = {text}" for name, text in formula.statements]
+def _locals(formula: Formula, given: list[str] | None = None) -> list[str]:
+    """Declarations and assignments; names in `given` are arguments instead."""
+    known = {*formula.arguments, *(given or ())}
+    assigned = [(name, text) for name, text in formula.statements if name not in (given or ())]
+    names = dict.fromkeys(name for name, _ in assigned if name not in known)
+    return [f"    cdef {formula.types[name]} {name}_" for name in names] + [f"    {n}_ = {t}" for n, t in assigned]
 
 
 def _arguments(formula: Formula) -> str:
@@ -221,19 +235,33 @@ def _point_functions(block: Block) -> list[str]:
     """One inline function per formula: a single sample."""
     lines = []
     for kind, formula in block.formulas.items():
-        name = f"{block.name}_{kind}"
         if kind == "sample":
             outputs = ", ".join(f"real *{out}" for out in OUTPUTS)
-            lines.append(f"cdef inline void {name}({_arguments(formula)}, {outputs}) noexcept nogil:")
-            lines += _locals(formula)
+            given = "".join(f", real {name}_" for name in formula.stages)
+            lines.append(f"cdef inline void {block.name}_sample({_arguments(formula)}{given}, {outputs}) noexcept nogil:")
+            lines += _locals(formula, given=formula.stages)
             lines += [f"    {out}[0] = {text}" for out, text in zip(OUTPUTS, formula.results, strict=True)]
+            lines += [line for k in range(len(formula.stages)) for line in ["", *_stage_function(block, formula, k)]]
         else:
-            kind_of_result = "bint" if kind == "domain" else "real"
-            lines.append(f"cdef inline {kind_of_result} {name}({_arguments(formula)}) noexcept nogil:")
+            result = "bint" if kind == "domain" else "real"
+            lines.append(f"cdef inline {result} {block.name}_{kind}({_arguments(formula)}) noexcept nogil:")
             lines += _locals(formula)
             lines.append(f"    return {formula.results[0]}")
         lines.append("")
     return lines
+
+
+def _stage_function(block: Block, formula: Formula, k: int) -> list[str]:
+    """The value of stage k: all that stands before it; what it does not need, the compiler drops."""
+    earlier, name = formula.stages[:k], formula.stages[k]
+    last = [assigned for assigned, _ in formula.statements].index(name)
+    head = Formula(formula.arguments, formula.types, formula.statements[: last + 1], [], [])
+    given = "".join(f", real {stage}_" for stage in earlier)
+    return [
+        f"cdef inline real {block.name}_stage_{name}({_arguments(formula)}{given}) noexcept nogil:",
+        *_locals(head, given=earlier),
+        f"    return {name}_",
+    ]
 
 
 def _call(block: Block, kind: str, samples: dict[str, str]) -> str:
@@ -251,31 +279,49 @@ def _kernel(block: Block) -> str:
     at = {"y": "y[i]", "raw": "raw[i]"}
     lines = [f"cdef Py_ssize_t {block.name}_kernel({SIGNATURE}) noexcept nogil:", *_prologue(block)]
     lines.append("    cdef real loss_i, grad_i, hess_i")
+    if stages := block.formulas["sample"].stages:
+        lines.append("    cdef Py_ssize_t at, size")
+        lines += [f"    cdef real {name}_stage[{STRETCH}]" for name in stages]
     if "domain" in block.formulas:
         test = f"{block.name}_domain({_call(block, 'domain', at)})"
         lines += [
-            "    cdef Py_ssize_t refused = 0",
+            "    cdef int refused = 0",
             "    for i in range(n):",
-            f"        refused += not {test}",
+            f"        refused |= 1 - {test}",
             "    if refused:",
             "        for i in range(n):",
             f"            if not {test}:",
             "                return i",
         ]
     for condition, wanted in LOOPS:
-        targets = ", ".join(f"&{out}[i]" if out in wanted else f"&{out}_i" for out in OUTPUTS)
-        lines += [
-            f"    if {condition}:",
-            "        for i in range(n):",
-            f"            {block.name}_sample({_call(block, 'sample', at)}, {targets})",
-        ]
+        lines += [f"    if {condition}:", *_loop(block, wanted)]
     if "constant" in block.formulas:
         lines += [
             "    if loss != NULL and constants_ != 0:",
             "        for i in range(n):",
-            f"            loss[i] = loss[i] + {block.name}_constant({_call(block, 'constant', at)})",
+            f"            loss_i = {block.name}_constant({_call(block, 'constant', at)})",
+            # A deviance is not negative: where its two parts overflow, it does.
+            "            loss[i] = select(loss_i == <real>INFINITY, loss_i, loss[i] + loss_i)",
         ]
     return "\n".join([*lines, "    return n", ""])
+
+
+def _loop(block: Block, wanted: tuple[str, ...]) -> list[str]:
+    """The loop that writes some of the outputs; with stages, loops over stretches of STRETCH samples."""
+    stages = block.formulas["sample"].stages
+    index = "at + i" if stages else "i"
+    at = {"y": f"y[{index}]", "raw": f"raw[{index}]"}
+    targets = ", ".join(f"&{out}[{index}]" if out in wanted else f"&{out}_i" for out in OUTPUTS)
+    arguments = _call(block, "sample", at)
+    held = [f"{name}_stage[i]" for name in stages]
+    sample = f"{block.name}_sample({', '.join([arguments, *held])}, {targets})"
+    if not stages:
+        return ["        for i in range(n):", f"            {sample}"]
+    lines = ["        at = 0", "        while at < n:", f"            size = min(n - at, <Py_ssize_t>{STRETCH})"]
+    for k, name in enumerate(stages):
+        value = f"{block.name}_stage_{name}({', '.join([arguments, *held[:k]])})"
+        lines += ["            for i in range(size):", f"                {held[k]} = {value}"]
+    return [*lines, "            for i in range(size):", f"                {sample}", "            at += size"]
 
 
 def _fisher_kernel(block: Block) -> str:

@@ -32,13 +32,16 @@ import numpy as np
 
 cdef extern from *:
     """
+    static inline void fastloss_prefetch(const void *address) {
     #if defined(__GNUC__) || defined(__clang__)
-    #define FASTLOSS_PREFETCH(address) __builtin_prefetch((address), 0, 3)
+        __builtin_prefetch(address, 0, 3);
+        __asm__ volatile("");   /* else gcc takes a function that only prefetches for one without effect: drops its calls */
     #else
-    #define FASTLOSS_PREFETCH(address) ((void)(address))
+        (void)address;
     #endif
+    }
     """
-    void prefetch "FASTLOSS_PREFETCH"(const void *address) noexcept nogil
+    void prefetch "fastloss_prefetch"(const void *address) noexcept nogil
 
 ctypedef fused index_t:
     int32_t
@@ -214,6 +217,10 @@ cdef inline void prefetch_bytes(const char *begin, Py_ssize_t n_bytes) noexcept 
     while offset < limit:
         prefetch(begin + offset)
         offset += LINE
+    if limit > 0:
+        # rows do not start at a cache line: they usually end in one more than the steps above touched, and a single
+        # miss costs more than the arithmetic of the row
+        prefetch(begin + limit - 1)
 
 
 cdef inline void prefetch_row(const Rows *X, Py_ssize_t i, Py_ssize_t item) noexcept nogil:

@@ -26,6 +26,8 @@ __all__ = [
     "product_error",
     "sign",
     "sqrt",
+    "stage",
+    "unless_nan",
     "x_minus_log1p_unit",
 ]
 
@@ -111,3 +113,13 @@ def fma(a: float, b: float, c: float) -> float:
 def sign(x: float) -> float:
     """-1, 0 or 1; NaN stays NaN."""
     return 1.0 if x > 0 else (-1.0 if x < 0 else x)
+
+
+def stage(x: float) -> float:
+    """x; compiled, a value computed in a loop of its own (see ``_kernels/_render.py``)."""
+    return x
+
+
+def unless_nan(x: float, value: float) -> float:
+    """Value, but NaN where x is."""
+    return value if x == x else x

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastloss.losses._base import Loss, Parameter, sigmoid
-from fastloss.losses._scalar import INF, exp, exp_sum, log1p_unit, product_error
+from fastloss.losses._scalar import INF, exp, exp_sum, log1p_unit, product_error, stage, unless_nan
 
 
 class _HardLabels(Loss):
@@ -73,9 +73,10 @@ class LogLoss(_SoftLabels):
         positive = pos_weight * ((1.0 - label_smoothing) * t + 0.5 * label_smoothing)
         negative = neg_weight * ((1.0 - label_smoothing) * (1.0 - t) + 0.5 * label_smoothing)
         a = abs(raw)
-        e = exp(-a)
+        e = stage(exp(-a))
         wrong = negative if raw > 0.0 else positive
-        loss = (positive + negative) * log1p_unit(e) + (0.0 if wrong == 0.0 else wrong * a)
+        rest = stage(log1p_unit(e))
+        loss = (positive + negative) * rest + (0.0 if wrong == 0.0 else wrong * a)
         near = 1.0 / (1.0 + e)
         far = e * near
         rise = near if raw > 0.0 else far
@@ -121,7 +122,7 @@ class Hinge(_HardLabels):
     def sample(y, raw):
         s = 1.0 if y > 0.0 else -1.0
         m = s * raw
-        return 0.0 if m >= 1.0 else 1.0 - m, -s if m < 1.0 else (0.0 if m >= 1.0 else m), 0.0
+        return 0.0 if m >= 1.0 else 1.0 - m, -s if m < 1.0 else (0.0 if m >= 1.0 else m), unless_nan(m, 0.0)
 
 
 class SquaredHinge(_HardLabels):
@@ -146,7 +147,7 @@ class SquaredHinge(_HardLabels):
         s = 1.0 if y > 0.0 else -1.0
         m = s * raw
         d = 0.0 if m >= 1.0 else 1.0 - m
-        return d * d, -2.0 * s * d, 2.0 if m < 1.0 else 0.0
+        return d * d, -2.0 * s * d, unless_nan(m, 2.0 if m < 1.0 else 0.0)
 
     def curvature(self) -> float:
         return 2.0
@@ -185,7 +186,8 @@ class SmoothHinge(_HardLabels):
         d = 0.0 if m >= 1.0 else 1.0 - m
         c = gamma if d > gamma else d
         share = c / gamma
-        return share * (d - 0.5 * c), -s * share, 1.0 / gamma if m < 1.0 and d <= gamma else 0.0
+        hess = unless_nan(m, 1.0 / gamma if m < 1.0 and d <= gamma else 0.0)
+        return share * (d - 0.5 * c), -s * share, hess
 
     def curvature(self) -> float:
         return 1.0 / self.gamma
@@ -217,7 +219,7 @@ class ModifiedHuber(_HardLabels):
         quadratic = m >= -1.0
         loss = 0.0 if m >= 1.0 else (d * d if quadratic else -4.0 * m)
         grad = 0.0 if m >= 1.0 else (-2.0 * s * d if quadratic else (-4.0 * s if m < -1.0 else m))
-        return loss, grad, 2.0 if quadratic and m < 1.0 else 0.0
+        return loss, grad, unless_nan(m, 2.0 if quadratic and m < 1.0 else 0.0)
 
     def curvature(self) -> float:
         return 2.0
@@ -247,7 +249,7 @@ class Perceptron(_HardLabels):
     def sample(y, raw):
         s = 1.0 if y > 0.0 else -1.0
         m = s * raw
-        return 0.0 if m >= 0.0 else -m, -s if m <= 0.0 else (0.0 if m > 0.0 else m), 0.0
+        return 0.0 if m >= 0.0 else -m, -s if m <= 0.0 else (0.0 if m > 0.0 else m), unless_nan(m, 0.0)
 
 
 class Exponential(_HardLabels):
@@ -316,18 +318,18 @@ class Focal(_SoftLabels):
         right = positive if raw > 0.0 else negative
         wrong = negative if raw > 0.0 else positive
         a = min(abs(raw), 1e30)
-        e = exp(-a)
+        e = stage(exp(-a))
+        rest = stage(log1p_unit(e))
         near = 1.0 / (1.0 + e)
         far = e * near
-        rest = log1p_unit(e)
         # near^gamma = exp(-gamma rest);  far^gamma = exp(-gamma (a + rest)), the sum and the products in two parts.
         product = gamma * rest
         low = product_error(gamma, rest, product)
         large = gamma * a
         total = large + product
         lost = product - (total - large) if large > product else large - (total - product)
-        near_power = exp_sum(-product, -low)
-        far_power = exp_sum(-total, -(lost + low + product_error(gamma, a, large)))
+        near_power = stage(exp_sum(-product, -low))
+        far_power = stage(exp_sum(-total, -(lost + low + product_error(gamma, a, large))))
         # `right`: the class on whose side raw is, p_t = near; `wrong`: the other, p_t = far.
         cost = abs(raw) + rest
         loss = right * (far_power * rest) + (0.0 if wrong == 0.0 else wrong * (near_power * cost))
@@ -380,7 +382,7 @@ class Poly1(_HardLabels):
         s = 1.0 if y > 0.0 else -1.0
         m = s * raw
         a = abs(m)
-        e = exp(-a)
+        e = stage(exp(-a))
         near = 1.0 / (1.0 + e)
         far = e * near
         p = near if m > 0.0 else far

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from fastloss.losses._base import Loss, Parameter
-from fastloss.losses._scalar import INF, copysign, exp, exp_sum, expm1, expm1_sum, log, log1p, product_error
+from fastloss.losses._scalar import INF, copysign, exp, exp_sum, expm1, expm1_sum, log, log1p, product_error, stage, unless_nan
 
 
 class Poisson(Loss):
@@ -46,7 +46,7 @@ class Poisson(Loss):
         e = exp(raw)
         linear = 0.0 if y == 0.0 else y * raw
         loss = INF if e == INF and y < INF else e - linear
-        return loss, e - y, e
+        return loss, e - y, unless_nan(y, e)
 
     @staticmethod
     def fisher(raw):
@@ -140,22 +140,31 @@ class Tweedie(Loss):
         a = 2.0 - power
         b = 1.0 - power
         # The products' rounding errors, which the exponentials would magnify; beyond 1000 they are saturated anyway.
-        az = a * raw
-        bz = b * raw
-        az_low = product_error(a, raw, az) if abs(az) < 1000.0 else 0.0
-        bz_low = product_error(b, raw, bz) if abs(bz) < 1000.0 else 0.0
-        mean = raw if a == 0.0 else expm1_sum(az, az_low) / a
-        power_term = raw if b == 0.0 else expm1_sum(bz, bz_low) / b
-        first = mean
-        second = 0.0 if y == 0.0 else y * power_term
-        # Where both overflow, the one with the larger exponent decides: towards +inf for every allowed power.
-        both = abs(first) == INF and abs(second) == INF and y < INF
-        rising = exp_sum(az, az_low)
-        falling = exp_sum(bz, bz_low)
-        pull = 0.0 if y == 0.0 else y * falling
-        steep = rising == INF and abs(pull) == INF and y < INF
-        hess = INF if steep else a * rising - b * pull
-        return INF if both else first - second, copysign(INF, raw) if steep else rising - pull, hess
+        az = 0.0 if a == 0.0 else a * raw
+        bz = 0.0 if b == 0.0 else b * raw
+        moderate = abs(raw) < 1e30
+        az_low = product_error(a, raw, az) if moderate and abs(az) < 1000.0 else 0.0
+        bz_low = product_error(b, raw, bz) if moderate and abs(bz) < 1000.0 else 0.0
+        # Exponentials of half the argument, used twice, overflow only where the product with y or 1/a does.
+        a_half = stage(exp_sum(0.5 * az, 0.5 * az_low))
+        b_half = stage(exp_sum(0.5 * bz, 0.5 * bz_low))
+        a_one = stage(expm1_sum(az, az_low))
+        b_one = stage(expm1_sum(bz, bz_low))
+        # Near 0 both quotients are raw; far up, minus 1 is lost beside the exponential.
+        linear = abs(raw) < 1e-30
+        first = raw if linear or a == 0.0 else (a_half * (a_half / a) if az > 80.0 else a_one / a)
+        slope = y * raw if linear or b == 0.0 else (y / b * b_half * b_half if bz > 80.0 else y * (b_one / b))
+        second = 0.0 if y == 0.0 else slope
+        rising = a_half * a_half
+        falling = 0.0 if y == 0.0 else y * b_half * b_half
+        rise_bend = 0.0 if a == 0.0 else a * a_half * a_half
+        fall_bend = 0.0 if b == 0.0 or y == 0.0 else b * y * b_half * b_half
+        # Where both terms overflow, exp(raw) against y decides which is the larger.
+        mean = exp(raw)
+        loss = copysign(INF, b * mean - a * y) if abs(first) == INF and abs(second) == INF else first - second
+        grad = copysign(INF, mean - y) if rising == INF and abs(falling) == INF else rising - falling
+        hess = copysign(INF, a * mean - b * y) if abs(rise_bend) == INF and abs(fall_bend) == INF else rise_bend - fall_bend
+        return loss, grad, hess
 
     @staticmethod
     def fisher(raw, power):
@@ -172,7 +181,7 @@ class Tweedie(Loss):
         by_a = logarithm if a == 0.0 else expm1(a * logarithm) / a
         near_one = (y * (by_b - 1.0) + 1.0) / a
         near_two = (by_a + 1.0 - y) / b
-        return 1.0 / a - y / b if positive == 0.0 else (near_one if b * b < a * a and power >= 1.0 else near_two)
+        return 1.0 / a - (0.0 if y == 0.0 else y / b) if positive == 0.0 else (near_one if b * b < a * a and power >= 1.0 else near_two)
 
 
 class NegativeBinomial(Loss):
@@ -210,14 +219,15 @@ class NegativeBinomial(Loss):
     @staticmethod
     def sample(y, raw, theta):
         share = theta * exp(raw)
-        # From 1e30 on, 1 + theta exp(raw) is theta exp(raw) to all digits.
-        logarithm = log1p(share) if share < 1e30 else raw + log(theta)
         linear = 0.0 if y == 0.0 else y * raw
-        loss = INF if logarithm == INF and y < INF else (y + 1.0 / theta) * logarithm - linear
-        m = exp(-abs(raw))
+        near = (y + 1.0 / theta) * log1p(share) - linear
+        # From 1e30 on, log(1 + theta exp(raw)) is raw + log(theta) to all digits, and y raw drops out.
+        far = raw / theta + (y + 1.0 / theta) * log(theta)
+        half = exp(-0.5 * abs(raw))
+        m = half * half
         lower = m + theta if raw > 0.0 else 1.0 + theta * m
         grad = (1.0 - y * m if raw > 0.0 else m - y) / lower
-        return loss, grad, m * (1.0 + theta * y) / (lower * lower)
+        return near if share < 1e30 else far, grad, half * (1.0 + theta * y) * half / lower / lower
 
     @staticmethod
     def fisher(raw, theta):

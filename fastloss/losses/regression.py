@@ -27,6 +27,8 @@ from fastloss.losses._scalar import (
     product_error,
     sign,
     sqrt,
+    stage,
+    unless_nan,
     x_minus_log1p_unit,
 )
 
@@ -50,7 +52,7 @@ class SquaredError(Loss):
     @staticmethod
     def sample(y, raw):
         r = raw - y
-        return 0.5 * r * r, r, 1.0
+        return 0.5 * r * r, r, unless_nan(r, 1.0)
 
     def curvature(self) -> float:
         return 1.0
@@ -76,7 +78,7 @@ class AbsoluteError(Loss):
     @staticmethod
     def sample(y, raw):
         r = raw - y
-        return abs(r), sign(r), 0.0
+        return abs(r), sign(r), unless_nan(r, 0.0)
 
 
 class Huber(Loss):
@@ -107,7 +109,7 @@ class Huber(Loss):
         r = raw - y
         a = abs(r)
         c = delta if a > delta else a
-        return c * (a - 0.5 * c), copysign(c, r), 1.0 if a <= delta else 0.0
+        return c * (a - 0.5 * c), copysign(c, r), unless_nan(r, 1.0 if a <= delta else 0.0)
 
     def curvature(self) -> float:
         return 1.0
@@ -172,9 +174,10 @@ class LogCosh(Loss):
     @staticmethod
     def sample(y, raw):
         r = raw - y
-        t = expm1(-2.0 * abs(r))
+        value = stage(log_cosh(r))
+        t = stage(expm1(-2.0 * abs(r)))
         e = exp(-2.0 * abs(r))
-        return log_cosh(r), copysign(t / (2.0 + t), r), 4.0 * e / ((1.0 + e) * (1.0 + e))
+        return value, copysign(t / (2.0 + t), r), 4.0 * e / ((1.0 + e) * (1.0 + e))
 
     def curvature(self) -> float:
         return 1.0
@@ -212,10 +215,11 @@ class Cauchy(Loss):
         square = t * t
         far = t > 1e15
         value = log_sum(0.0 if far else 1.0, a if far else square)
-        loss = (0.5 * scale * scale) * (2.0 * (value - log(scale)) if far else value)
+        # Below 1e-10 the logarithm is its argument, whose square may be below the smallest normal number.
+        loss = 0.5 * a * a if t < 1e-10 else (0.5 * scale * scale) * (2.0 * (value - log(scale)) if far else value)
         inverse = scale / r
         grad = scale * inverse if far else r / (1.0 + square)
-        hess = -inverse * inverse if far else (1.0 - square) / ((1.0 + square) * (1.0 + square))
+        hess = -inverse * inverse if far else (1.0 - square) / (1.0 + square) / (1.0 + square)
         return loss, grad, hess
 
     def curvature(self) -> float:
@@ -250,12 +254,13 @@ class Fair(Loss):
         r = raw - y
         a = abs(r)
         x = a / scale
-        near = scale * scale * x_minus_log1p_unit(min(x, 1.0))
+        # Below 1e-9 two terms of the series are exact, and nothing falls below the smallest normal number early.
+        near = a * a * (0.5 - x / 3.0) if x < 1e-9 else scale * scale * x_minus_log1p_unit(min(x, 1.0))
         # Beyond 1e30 the logarithm is below the last digit of a.
         far = scale * fma(-scale, log1p(min(x, 1e30)), a)
         small = min(a, scale)
         grad = copysign(small / (1.0 + small / max(a, scale)), r)
-        return far if x > 1.0 else near, grad, 1.0 / ((1.0 + x) * (1.0 + x))
+        return far if x > 1.0 else near, grad, 1.0 / (1.0 + x) / (1.0 + x)
 
     def curvature(self) -> float:
         return 1.0
@@ -297,7 +302,8 @@ class Welsch(Loss):
         low = product_error(t, t, square) - 2.0 * t * rest
         low = 0.0 if beyond else low
         e = exp_sum(-square, -low)
-        loss = (-0.5 * scale * scale) * expm1_sum(-square, -low)
+        # Below 1e-10 the loss is half the square, whose parts may be below the smallest normal number.
+        loss = 0.5 * r * r if t < 1e-10 else (-0.5 * scale * scale) * expm1_sum(-square, -low)
         return loss, 0.0 if beyond else r * e, (1.0 - 2.0 * square) * e
 
     def curvature(self) -> float:
@@ -334,7 +340,8 @@ class Tukey(Loss):
         a = abs(r)
         t = min(a, scale) / scale
         x = t * t
-        loss = (scale * scale / 6.0) * (x * (3.0 - x * (3.0 - x)))
+        # Below 1e-10 the loss is half the square, whose parts may be below the smallest normal number.
+        loss = 0.5 * a * a if t < 1e-10 else (scale * scale / 6.0) * (x * (3.0 - x * (3.0 - x)))
         c = min(a, scale)
         square = c * c
         limit = scale * scale
@@ -374,7 +381,7 @@ class Quantile(Loss):
     def sample(y, raw, quantile):
         r = raw - y
         loss = -quantile * r if r < 0.0 else (1.0 - quantile) * r
-        return loss, -quantile if r < 0.0 else (1.0 - quantile if r > 0.0 else r), 0.0
+        return loss, -quantile if r < 0.0 else (1.0 - quantile if r > 0.0 else r), unless_nan(r, 0.0)
 
 
 class SmoothQuantile(Loss):
@@ -409,7 +416,8 @@ class SmoothQuantile(Loss):
         c = delta if a > delta else a
         side = quantile if r < 0.0 else 1.0 - quantile
         share = c / delta
-        return side * (share * (a - 0.5 * c)), side * copysign(share, r), side / delta if a <= delta else 0.0
+        hess = unless_nan(r, side / delta if a <= delta else 0.0)
+        return side * (share * (a - 0.5 * c)), side * copysign(share, r), hess
 
     def curvature(self) -> float:
         return max(self.quantile, 1 - self.quantile) / self.delta
@@ -441,7 +449,7 @@ class Expectile(Loss):
     def sample(y, raw, expectile):
         r = raw - y
         side = expectile if r < 0.0 else 1.0 - expectile
-        return 0.5 * side * r * r, side * r, side
+        return 0.5 * side * r * r, side * r, unless_nan(r, side)
 
     def curvature(self) -> float:
         return max(self.expectile, 1 - self.expectile)
@@ -474,7 +482,7 @@ class EpsilonInsensitive(Loss):
     def sample(y, raw, epsilon):
         r = raw - y
         a = abs(r)
-        return 0.0 if a <= epsilon else a - epsilon, 0.0 if a <= epsilon else sign(r), 0.0
+        return 0.0 if a <= epsilon else a - epsilon, 0.0 if a <= epsilon else sign(r), unless_nan(r, 0.0)
 
 
 class SquaredEpsilonInsensitive(Loss):
@@ -504,7 +512,7 @@ class SquaredEpsilonInsensitive(Loss):
         r = raw - y
         a = abs(r)
         d = 0.0 if a <= epsilon else a - epsilon
-        return d * d, copysign(2.0 * d, r), 2.0 if a > epsilon else 0.0
+        return d * d, copysign(2.0 * d, r), unless_nan(r, 2.0 if a > epsilon else 0.0)
 
     def curvature(self) -> float:
         return 2.0
@@ -537,7 +545,7 @@ class Mape(Loss):
     def sample(y, raw, epsilon):
         r = raw - y
         scale = max(abs(y), epsilon)
-        return abs(r) / scale, sign(r) / scale, 0.0
+        return abs(r) / scale, sign(r) / scale, unless_nan(r / scale, 0.0)
 
 
 class Msle(Loss):
@@ -568,7 +576,7 @@ class Msle(Loss):
         d = log1p(raw) - log1p(y)
         u = 1.0 + raw
         infinite = d == INF
-        return 0.5 * d * d, 0.0 if infinite else d / u, 0.0 if infinite else (1.0 - d) / (u * u)
+        return 0.5 * d * d, 0.0 if infinite else d / u, 0.0 if infinite else (1.0 - d) / u / u
 
     def curvature(self) -> float:
         return math.inf
