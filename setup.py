@@ -41,30 +41,53 @@ include "fastloss/_kernels/rows.pxi"
 include "kernels.pxi"
 include "fastloss/_kernels/table.pxi"
 """
+# The module's own start-up code is compiled with its flags too: on a CPU without them, merely importing it (as
+# documentation tools do) would be an illegal instruction.  This stands in front of it; Cython's own entry is renamed.
+GUARD = """\
+#include <Python.h>
+PyObject *fastloss_entry(void);
+#undef PyInit_isa_@ISA@
+PyMODINIT_FUNC PyInit_isa_@ISA@(void) {
+    if (!(@SUPPORTED@)) {
+        PyErr_SetString(PyExc_ImportError, "this CPU does not run the instruction set @ISA@");
+        return NULL;
+    }
+    return fastloss_entry();
+}
+"""
 
 
-def render_kernels() -> dict[str, str]:
-    """Write the rendered sources; returns the path of each instruction set's module."""
+def render_kernels() -> None:
+    """Write the rendered sources."""
     RENDERED.mkdir(parents=True, exist_ok=True)
-    texts = {"kernels.pxi": render(read_blocks(FORMULAS)), **{f"isa_{isa}.pyx": ISA_MODULE for isa in ISA_FLAGS}}
+    texts = {"kernels.pxi": render(read_blocks(FORMULAS))}
+    for isa, flags in ISA_FLAGS.items():
+        features = [flag.removeprefix("-m") for flag in flags if "=" not in flag]
+        supported = " && ".join(f'__builtin_cpu_supports("{feature}")' for feature in features) or "1"
+        texts[f"isa_{isa}.pyx"] = ISA_MODULE
+        texts[f"guard_{isa}.c"] = GUARD.replace("@ISA@", isa).replace("@SUPPORTED@", supported)
     for name, text in texts.items():
         path = RENDERED / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
-    return {isa: str(RENDERED / f"isa_{isa}.pyx") for isa in ISA_FLAGS}
+
+def rename_entry(isa: str) -> list[tuple[str, str]]:
+    """Macros under which Cython's start-up function gets the name the guard calls."""
+    return [(f"PyInit_isa_{isa}", "fastloss_entry")]
 
 
 def extensions() -> list[Extension]:
     """Pointer-only modules per instruction set, and the modules that face Python (always for the baseline CPU)."""
+    render_kernels()
     kernels = [
         Extension(
             f"fastloss._kernels.isa_{isa}",
-            [path],
+            [str(RENDERED / f"isa_{isa}.pyx"), str(RENDERED / f"guard_{isa}.c")],
             extra_compile_args=[*ARITHMETIC, *ISA_FLAGS[isa]],
             # Kernels vectorise only if every small function is inlined, however large the loop gets.
-            define_macros=[("CYTHON_INLINE", "inline __attribute__((__always_inline__))")],
+            define_macros=[("CYTHON_INLINE", "inline __attribute__((__always_inline__))"), *rename_entry(isa)],
         )
-        for isa, path in render_kernels().items()
+        for isa in ISA_FLAGS
     ]
     threaded = [
         Extension(

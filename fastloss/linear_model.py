@@ -66,9 +66,9 @@ PARAMETER_SOURCES = {
 }
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # Rules between epochs
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 @dataclass
 class _Progress:
     """How one model's training goes; `after_epoch` decides whether it goes on."""
@@ -144,10 +144,10 @@ def _warn_about(progress: Iterable[_Progress], max_iter: int) -> None:
     progress = list(progress)
     n_clipped = sum(p.n_clipped for p in progress)
     if n_clipped:
-        last = max(p.last_clipped_epoch for p in progress)
+        last, n_iter = max(p.last_clipped_epoch for p in progress), max(p.n_iter for p in progress)
         warnings.warn(
-            f"The fit diverged: in {n_clipped} updates (the last in epoch {last} of {max(p.n_iter for p in progress)}) the "
-            "loss had a derivative beyond 1e12, which was clipped; the coefficients mean nothing. "
+            f"The fit diverged: in {n_clipped} updates (the last in epoch {last} of {n_iter}) the loss had a derivative "
+            "beyond 1e12, which was clipped; the coefficients mean nothing. "
             "Scale the columns of X (sklearn.preprocessing.StandardScaler) or lower eta0.",
             ConvergenceWarning,
             stacklevel=4,
@@ -161,9 +161,9 @@ def _warn_about(progress: Iterable[_Progress], max_iter: int) -> None:
         )
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # Checks of arguments
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 def _check_real(name: str, value: Any, low: float = -math.inf, *, above: bool = False) -> None:
     """`value` must be a finite real number >= low, or > low when `above`."""
     if not isinstance(value, Real) or isinstance(value, bool):
@@ -221,13 +221,13 @@ def _start_values(name: str, init: Any, shape: tuple[int, ...], dtype: Any) -> n
     return values.reshape(shape)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # What both estimators share
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 class _BaseSGD(BaseEstimator):
     """Parameters, their checks, and training of one or more weight vectors on the same rows."""
 
-    # -- the loss ----------------------------------------------------------------------------------------------------------
+    # -- the loss ----------------------------------------------------------------------------------------------
     @staticmethod
     def _loss_names() -> tuple[str, ...]:
         """Names of losses this estimator accepts."""
@@ -267,7 +267,7 @@ class _BaseSGD(BaseEstimator):
             parameters[target] = value
         return {**parameters, **(self.loss_params or {})}
 
-    # -- checks ------------------------------------------------------------------------------------------------------------
+    # -- checks ------------------------------------------------------------------------------------------------
     def _check_parameters(self) -> None:
         _check_choice("penalty", self.penalty, PENALTIES)
         _check_choice("learning_rate", self.learning_rate, LEARNING_RATES)
@@ -283,11 +283,11 @@ class _BaseSGD(BaseEstimator):
         if self.learning_rate == "optimal" and self.alpha == 0:
             raise ValueError("alpha must be > 0 with learning_rate='optimal', which divides by it")
 
-    def _check_X_y(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
+    def _check_training_data(self, X: Any, y: Any) -> tuple[Any, np.ndarray]:
         """X and y for training."""
         return validate_data(self, X, y, y_numeric=isinstance(self, RegressorMixin), **ROWS)
 
-    def _check_X(self, X: Any) -> Any:
+    def _check_rows(self, X: Any) -> Any:
         """X for predictions of a fitted model."""
         return validate_data(self, X, reset=False, **ROWS)
 
@@ -295,7 +295,7 @@ class _BaseSGD(BaseEstimator):
         # not the presence of any attribute: an interrupted or refused first fit leaves n_features_in_
         return hasattr(self, "coef_")
 
-    # -- training ----------------------------------------------------------------------------------------------------------
+    # -- training ----------------------------------------------------------------------------------------------
     def _train(
         self,
         X: Any,
@@ -350,11 +350,11 @@ class _BaseSGD(BaseEstimator):
         self._fitted_loss = loss
         _warn_about(progress, self.max_iter)
 
-    # -- prediction --------------------------------------------------------------------------------------------------------
+    # -- prediction --------------------------------------------------------------------------------------------
     def _scores(self, X: Any) -> np.ndarray:
         """Raw predictions, one column per weight vector, in X's dtype."""
         check_is_fitted(self)
-        X = self._check_X(X)
+        X = self._check_rows(X)
         coef = np.atleast_2d(self.coef_).astype(X.dtype, copy=False)
         return X @ coef.T + self.intercept_.astype(X.dtype, copy=False)
 
@@ -364,9 +364,9 @@ class _BaseSGD(BaseEstimator):
         return tags
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # Classification
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 def _has_probability(estimator: SGDLossClassifier) -> bool:
     """For `available_if`: names the loss when it has none."""
     loss = estimator._make_loss()
@@ -397,7 +397,8 @@ class SGDLossClassifier(ClassifierMixin, _BaseSGD):
     max_iter : int, default=1000
         Largest number of epochs (passes over X).
     tol : float or None, default=1e-3
-        An epoch that does not lower the best mean objective so far by `tol` is a stall.  None: always `max_iter` epochs.
+        An epoch that does not lower the best mean objective so far by `tol` is a stall.  None: always `max_iter`
+        epochs.
     shuffle : bool, default=True
         Whether every epoch visits the rows in a fresh random order, else in storage order.
     verbose : int, default=0
@@ -411,9 +412,9 @@ class SGDLossClassifier(ClassifierMixin, _BaseSGD):
     random_state : int, RandomState instance or None, default=None
         Seeds the row order.
     learning_rate : {"optimal", "constant", "invscaling", "adaptive"}, default="optimal"
-        Step size of update t (t = 1, 2, ... over all epochs): "constant" `eta0`; "optimal" ``1 / (alpha * (t0 + t - 1))``
-        with t0 such that the first one is ``alpha ** -0.25``; "invscaling" ``eta0 / t**power_t``; "adaptive" `eta0`,
-        divided by 5 whenever training would stop, until it is below 1e-6.
+        Step size of update t (t = 1, 2, ... over all epochs): "constant" `eta0`; "optimal"
+        ``1 / (alpha * (t0 + t - 1))`` with t0 such that the first one is ``alpha ** -0.25``; "invscaling"
+        ``eta0 / t**power_t``; "adaptive" `eta0`, divided by 5 whenever training would stop, until it is below 1e-6.
     eta0 : float, default=0.01
         See `learning_rate`; > 0.
     power_t : float, default=0.5
@@ -533,7 +534,7 @@ class SGDLossClassifier(ClassifierMixin, _BaseSGD):
         """
         self._check_parameters()
         loss = self._make_loss()
-        X, y = self._check_X_y(X, y)
+        X, y = self._check_training_data(X, y)
         check_classification_targets(y)
         classes, codes = np.unique(y, return_inverse=True)
         if len(classes) < 2:
@@ -635,9 +636,9 @@ class SGDLossClassifier(ClassifierMixin, _BaseSGD):
             return np.log(self.predict_proba(X))
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # Regression
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 class SGDLossRegressor(RegressorMixin, _BaseSGD):
     """Linear regression trained by stochastic gradient descent, with any regression loss.
 
@@ -658,7 +659,8 @@ class SGDLossRegressor(RegressorMixin, _BaseSGD):
     max_iter : int, default=1000
         Largest number of epochs (passes over X).
     tol : float or None, default=1e-3
-        An epoch that does not lower the best mean objective so far by `tol` is a stall.  None: always `max_iter` epochs.
+        An epoch that does not lower the best mean objective so far by `tol` is a stall.  None: always `max_iter`
+        epochs.
     shuffle : bool, default=True
         Whether every epoch visits the rows in a fresh random order, else in storage order.
     verbose : int, default=0
@@ -673,9 +675,9 @@ class SGDLossRegressor(RegressorMixin, _BaseSGD):
     random_state : int, RandomState instance or None, default=None
         Seeds the row order.
     learning_rate : {"invscaling", "constant", "optimal", "adaptive"}, default="invscaling"
-        Step size of update t (t = 1, 2, ... over all epochs): "constant" `eta0`; "optimal" ``1 / (alpha * (t0 + t - 1))``
-        with t0 such that the first one is ``alpha ** -0.25``; "invscaling" ``eta0 / t**power_t``; "adaptive" `eta0`,
-        divided by 5 whenever training would stop, until it is below 1e-6.
+        Step size of update t (t = 1, 2, ... over all epochs): "constant" `eta0`; "optimal"
+        ``1 / (alpha * (t0 + t - 1))`` with t0 such that the first one is ``alpha ** -0.25``; "invscaling"
+        ``eta0 / t**power_t``; "adaptive" `eta0`, divided by 5 whenever training would stop, until it is below 1e-6.
     eta0 : float, default=0.01
         See `learning_rate`; > 0.
     power_t : float, default=0.25
@@ -789,7 +791,7 @@ class SGDLossRegressor(RegressorMixin, _BaseSGD):
         """
         self._check_parameters()
         loss = self._make_loss()
-        X, y = self._check_X_y(X, y)
+        X, y = self._check_training_data(X, y)
         y = np.ascontiguousarray(y, dtype=X.dtype)
         check_targets(loss._kernel, y)
         coef = _start_values("coef_init", coef_init, (1, X.shape[1]), X.dtype)

@@ -18,6 +18,7 @@ cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython.parallel cimport prange
+from libc.math cimport INFINITY, NAN, ldexp
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
@@ -67,6 +68,8 @@ ctypedef fused real:
     float
     double
 
+ctypedef long double longdouble
+
 ctypedef fused source:
     float
     double
@@ -78,6 +81,7 @@ ctypedef fused source:
     uint16_t
     uint32_t
     uint64_t
+    longdouble
 
 LOSS = 1
 GRADIENT = 2
@@ -155,9 +159,9 @@ cdef int resolve_threads(object n_threads, Py_ssize_t work) except -1:
     if n_threads is not None:
         if isinstance(n_threads, (bool, np.bool_)) or not hasattr(n_threads, "__index__"):
             raise TypeError(f"n_threads must be a positive integer or None, got {n_threads!r}")
-        wanted = n_threads
-        if wanted < 1:
+        if n_threads < 1:
             raise ValueError(f"n_threads must be >= 1 or None, got {n_threads!r}")
+        wanted = min(n_threads, 1 << 20)
     if work < 2 or _forked:
         return 1
     if n_threads is None:
@@ -232,6 +236,8 @@ cdef struct Input:
     Py_ssize_t row              # bytes from one sample to the next
     Py_ssize_t column           # bytes from one output to the next
     int type_number             # numpy's
+    int swapped                 # element size if the bytes are in the other order, else 0
+    bint aligned
 
 cdef struct Output:
     char *data
@@ -271,7 +277,7 @@ def as_floating(values, str name):
 
 
 cdef cnp.ndarray _real_array(object values, str name):
-    """A numpy array of real numbers in the machine's byte order, aligned; copied only where it is none of these."""
+    """The values as a numpy array of real numbers; arrays are taken as they are."""
     cdef cnp.ndarray array
     if type(values) is np.ndarray:
         array = values
@@ -284,8 +290,6 @@ cdef cnp.ndarray _real_array(object values, str name):
             raise type(error)(f"{name} cannot be read as an array: {error}") from error
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
-    if array.dtype.itemsize > 8 or array.dtype.char == "e" or not array.dtype.isnative or not array.flags.aligned:
-        array = array.astype(np.float32 if array.dtype.char == "f" or array.dtype.str[1:] == "f4" else np.float64)
     return array
 
 
@@ -295,6 +299,8 @@ cdef Input _input(cnp.ndarray array):
     view.row = array.strides[0]
     view.column = array.strides[1] if array.ndim == 2 else 0
     view.type_number = cnp.PyArray_TYPE(array)
+    view.swapped = 0 if cnp.PyArray_ISNOTSWAPPED(array) else array.itemsize
+    view.aligned = cnp.PyArray_ISALIGNED(array)
     return view
 
 
@@ -358,20 +364,59 @@ cdef cnp.ndarray _check_output(object out, str name, tuple shape, object dtype, 
 
 # ----------------------------------------------------------------------------------------- tiles
 cdef void convert(const source *values, Py_ssize_t step, real *tile, Py_ssize_t tile_step, Py_ssize_t n) noexcept nogil:
-    """tile = values, `step` bytes apart."""
+    """tile = values, `step` bytes apart, aligned or not."""
     cdef const char *at = <const char *>values
+    cdef source value
     cdef Py_ssize_t i
     for i in range(n):
-        tile[i * tile_step] = <real>(<const source *>(at + i * step))[0]
+        memcpy(&value, at + i * step, sizeof(source))
+        tile[i * tile_step] = <real>value
 
 
-cdef void gather(const char *at, int type_number, Py_ssize_t step, real *tile, Py_ssize_t tile_step,
+cdef void convert_half(const char *at, Py_ssize_t step, real *tile, Py_ssize_t tile_step, Py_ssize_t n) noexcept nogil:
+    """`convert` for float16: sign, 5 bits of exponent, 10 of fraction."""
+    cdef uint16_t bits
+    cdef int exponent, fraction
+    cdef double value
+    cdef Py_ssize_t i
+    for i in range(n):
+        memcpy(&bits, at + i * step, 2)
+        exponent = (bits >> 10) & 31
+        fraction = bits & 1023
+        if exponent == 31:
+            value = NAN if fraction else INFINITY
+        elif exponent == 0:
+            value = ldexp(fraction, -24)
+        else:
+            value = ldexp(1024 + fraction, exponent - 25)
+        tile[i * tile_step] = <real>(-value if bits >> 15 else value)
+
+
+cdef void gather_swapped(const char *at, int type_number, int size, Py_ssize_t step, real *tile, Py_ssize_t tile_step,
+                         Py_ssize_t n) noexcept nogil:
+    """`gather` for bytes in the other order, one element at a time."""
+    cdef char element[16]
+    cdef Py_ssize_t i
+    cdef int k
+    for i in range(n):
+        for k in range(size):
+            element[k] = at[i * step + size - 1 - k]
+        gather(element, type_number, 0, 0, tile + i * tile_step, 1, 1)
+
+
+cdef void gather(const char *at, int type_number, int swapped, Py_ssize_t step, real *tile, Py_ssize_t tile_step,
                  Py_ssize_t n) noexcept nogil:
     """`convert` by numpy's type number.  (C's long and long long may both have 64 bits, hence the sizes.)"""
-    if type_number == cnp.NPY_FLOAT64:
+    if swapped > 1:
+        gather_swapped(at, type_number, swapped, step, tile, tile_step, n)
+    elif type_number == cnp.NPY_FLOAT64:
         convert(<const double *>at, step, tile, tile_step, n)
     elif type_number == cnp.NPY_FLOAT32:
         convert(<const float *>at, step, tile, tile_step, n)
+    elif type_number == cnp.NPY_FLOAT16:
+        convert_half(at, step, tile, tile_step, n)
+    elif type_number == cnp.NPY_LONGDOUBLE:
+        convert(<const longdouble *>at, step, tile, tile_step, n)
     elif type_number == cnp.NPY_BOOL or type_number == cnp.NPY_UINT8:
         convert(<const uint8_t *>at, step, tile, tile_step, n)
     elif type_number == cnp.NPY_INT8:
@@ -403,18 +448,19 @@ cdef const real *load(const Input *view, Py_ssize_t first, Py_ssize_t rows, Py_s
     """Samples first ... first + rows - 1, contiguous: in place, or gathered into the tile."""
     cdef const char *at = view.data + first * view.row
     cdef Py_ssize_t k
-    if view.type_number == _type_number(tile[0]) and _packed(view.row, view.column, width, sizeof(real)):
+    cdef bint same = view.type_number == _type_number(tile[0]) and view.aligned and not view.swapped
+    if same and _packed(view.row, view.column, width, sizeof(real)):
         return <const real *>at
     if width == 1:
-        gather(at, view.type_number, view.row, tile, 1, rows)
+        gather(at, view.type_number, view.swapped, view.row, tile, 1, rows)
     elif view.row == width * view.column:
-        gather(at, view.type_number, view.column, tile, 1, rows * width)
+        gather(at, view.type_number, view.swapped, view.column, tile, 1, rows * width)
     elif view.row > view.column:
         for k in range(rows):
-            gather(at + k * view.row, view.type_number, view.column, tile + k * width, 1, width)
+            gather(at + k * view.row, view.type_number, view.swapped, view.column, tile + k * width, 1, width)
     else:       # column-major: along the columns, where memory is consecutive
         for k in range(width):
-            gather(at + k * view.column, view.type_number, view.row, tile + k, width, rows)
+            gather(at + k * view.column, view.type_number, view.swapped, view.row, tile + k, width, rows)
     return tile
 
 

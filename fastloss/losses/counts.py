@@ -139,31 +139,38 @@ class Tweedie(Loss):
     def sample(y, raw, power):
         a = 2.0 - power
         b = 1.0 - power
-        # The products' rounding errors, which the exponentials would magnify; beyond 1000 they are saturated anyway.
-        az = 0.0 if a == 0.0 else a * raw
-        bz = 0.0 if b == 0.0 else b * raw
-        moderate = abs(raw) < 1e30
-        az_low = product_error(a, raw, az) if moderate and abs(az) < 1000.0 else 0.0
-        bz_low = product_error(b, raw, bz) if moderate and abs(bz) < 1000.0 else 0.0
+        # Beyond 1e30 every exponential is saturated (and 0 * inf would be NaN).
+        z = min(max(raw, -1e30), 1e30)
+        # The products' rounding errors are carried along: exponentials would magnify them.
+        az = a * z
+        bz = b * z
+        az_low = product_error(a, z, az)
+        bz_low = product_error(b, z, bz)
         # Exponentials of half the argument, used twice, overflow only where the product with y or 1/a does.
         a_half = stage(exp_sum(0.5 * az, 0.5 * az_low))
         b_half = stage(exp_sum(0.5 * bz, 0.5 * bz_low))
         a_one = stage(expm1_sum(az, az_low))
         b_one = stage(expm1_sum(bz, bz_low))
-        # Near 0 both quotients are raw; far up, minus 1 is lost beside the exponential.
-        linear = abs(raw) < 1e-30
-        first = raw if linear or a == 0.0 else (a_half * (a_half / a) if az > 80.0 else a_one / a)
-        slope = y * raw if linear or b == 0.0 else (y / b * b_half * b_half if bz > 80.0 else y * (b_one / b))
+        # expm1(a z)/a is z to all digits for small a z (a = 0 included); far up, the 1 is lost beside the exponential.
+        first = raw if abs(az) < 1e-30 else (a_half * (a_half / a) if az > 80.0 else a_one / a)
+        slope = y * raw if abs(bz) < 1e-30 else (y / b * b_half * b_half if bz > 80.0 else y * (b_one / b))
         second = 0.0 if y == 0.0 else slope
         rising = a_half * a_half
         falling = 0.0 if y == 0.0 else y * b_half * b_half
-        rise_bend = 0.0 if a == 0.0 else a * a_half * a_half
-        fall_bend = 0.0 if b == 0.0 or y == 0.0 else b * y * b_half * b_half
+        rise_bend = a * a_half * a_half
+        fall_bend = 0.0 if y == 0.0 else b * y * b_half * b_half
         # Where both terms overflow, exp(raw) against y decides which is the larger.
-        mean = exp(raw)
-        loss = copysign(INF, b * mean - a * y) if abs(first) == INF and abs(second) == INF else first - second
-        grad = copysign(INF, mean - y) if rising == INF and abs(falling) == INF else rising - falling
-        hess = copysign(INF, a * mean - b * y) if abs(rise_bend) == INF and abs(fall_bend) == INF else rise_bend - fall_bend
+        mean = stage(exp(raw))
+        loss = first - second
+        loss = loss if loss == loss else copysign(INF, b * mean - a * y)
+        grad = rising - falling
+        grad = grad if grad == grad else copysign(INF, mean - y)
+        hess = rise_bend - fall_bend
+        hess = hess if hess == hess else copysign(INF, a * mean - b * y)
+        given = unless_nan(y, raw)
+        loss = unless_nan(given, loss)
+        grad = unless_nan(given, grad)
+        hess = unless_nan(given, hess)
         return loss, grad, hess
 
     @staticmethod
