@@ -18,6 +18,7 @@ cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython.parallel cimport prange
+from libc.limits cimport INT_MAX
 from libc.math cimport INFINITY, NAN, ldexp
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
@@ -96,7 +97,7 @@ cdef enum:
     BLOCKS_PER_CHUNK = 16
     # 4 M elements: 3 ms of the cheapest loss on many cores, 40 ms of the dearest on one.
     CHUNKS_PER_SLAB = 256
-    TILES = 6
+    TILES = 5
 
 
 # ----------------------------------------------------------------------------------------- instruction sets, threads
@@ -161,7 +162,9 @@ cdef int resolve_threads(object n_threads, Py_ssize_t work) except -1:
             raise TypeError(f"n_threads must be a positive integer or None, got {n_threads!r}")
         if n_threads < 1:
             raise ValueError(f"n_threads must be >= 1 or None, got {n_threads!r}")
-        wanted = min(n_threads, 1 << 20)
+        if n_threads > INT_MAX:
+            raise ValueError(f"n_threads must be <= {INT_MAX}, got {n_threads!r}")
+        wanted = n_threads
     if work < 2 or _forked:
         return 1
     if n_threads is None:
@@ -482,16 +485,16 @@ cdef inline Py_ssize_t call(void *kernel, const Job *job, const real *y, const r
         return (<kernel_f64>kernel)(y, raw, loss, grad, hess, n, job.params, job.data)
 
 
-cdef inline double total(const real *values, const real *weights, Py_ssize_t n) noexcept nogil:
+cdef inline double total(const real *values, const double *weights, Py_ssize_t n) noexcept nogil:
     if real is float:
         return _active.rows32.total(values, n) if weights == NULL else _active.rows32.weighted_total(values, weights, n)
     else:
         return _active.rows64.total(values, n) if weights == NULL else _active.rows64.weighted_total(values, weights, n)
 
 
-cdef inline void scaled(const real *values, const real *weights, double factor, real *out, Py_ssize_t n) noexcept nogil:
+cdef inline void scaled(const real *values, const double *weights, double factor, real *out, Py_ssize_t n) noexcept nogil:
     if real is float:
-        _active.rows32.store(values, weights, <float>factor, out, n)
+        _active.rows32.store(values, weights, factor, out, n)
     else:
         _active.rows64.store(values, weights, factor, out, n)
 
@@ -511,7 +514,7 @@ cdef inline real *_direct(const Output *view, Py_ssize_t first, Py_ssize_t width
     return NULL
 
 
-cdef void deliver(real *tile, const real *weights, double factor, const Output *view, Py_ssize_t first,
+cdef void deliver(real *tile, const double *weights, double factor, const Output *view, Py_ssize_t first,
                   Py_ssize_t rows, Py_ssize_t width) noexcept nogil:
     """factor * weights * tile to the output."""
     cdef real *out = _direct(view, first, width, tile)
@@ -533,9 +536,11 @@ cdef void add_outputs(real *tile, Py_ssize_t rows, Py_ssize_t width) noexcept no
         tile[i] = <real>value
 
 
-cdef const real *block_weights(const Job *job, Py_ssize_t first, Py_ssize_t rows, bint spread, real *tile) noexcept nogil:
-    """Weights of the block's samples, or (spread) of its elements; NULL where none are given."""
-    cdef const real *weights
+cdef const double *block_weights(const Job *job, Py_ssize_t first, Py_ssize_t rows, bint spread,
+                                 double *tile) noexcept nogil:
+    """Weights of the block's samples, or (spread) of its elements; NULL where none are given.  In float64 for every
+    working dtype: weight / total is a float32 also where the two are not."""
+    cdef const double *weights
     cdef Py_ssize_t i, k
     if job.weight.data == NULL:
         return NULL
@@ -549,13 +554,14 @@ cdef const real *block_weights(const Job *job, Py_ssize_t first, Py_ssize_t rows
     return tile
 
 
-cdef Py_ssize_t run_block(const Job *job, Py_ssize_t first, Py_ssize_t rows, real *tiles, ChunkResult *result) noexcept nogil:
+cdef Py_ssize_t run_block(const Job *job, Py_ssize_t first, Py_ssize_t rows, real *tiles, double *weight_tile,
+                          ChunkResult *result) noexcept nogil:
     """One block of samples; returns the first refused element of the block, or the number of elements."""
     cdef Py_ssize_t width = job.width, n = rows * width, size = job.rows_per_block * width, accepted, i
     cdef real *loss = NULL
     cdef real *grad = NULL
     cdef real *hess = NULL
-    cdef const real *weights
+    cdef const double *weights
     cdef const real *y = load(&job.y, first, rows, width, tiles)
     cdef const real *raw = load(&job.raw, first, rows, width, tiles + size)
     cdef bint direct = job.weight.data == NULL and job.factor == 1.0
@@ -573,7 +579,7 @@ cdef Py_ssize_t run_block(const Job *job, Py_ssize_t first, Py_ssize_t rows, rea
         return accepted
     if job.binary:
         result.signs |= label_signs(y, n)
-    weights = block_weights(job, first, rows, True, tiles + 5 * size)
+    weights = block_weights(job, first, rows, True, weight_tile)
     if hess != NULL:
         if job.fisher != NULL:
             call(job.fisher, job, y, raw, NULL, NULL, hess, n)
@@ -588,7 +594,7 @@ cdef Py_ssize_t run_block(const Job *job, Py_ssize_t first, Py_ssize_t rows, rea
     elif loss != NULL:
         if width > 1:
             add_outputs(loss, rows, width)
-            weights = block_weights(job, first, rows, False, tiles + 5 * size)
+            weights = block_weights(job, first, rows, False, weight_tile)
         deliver(loss, weights, 1.0, &job.loss, first, rows, 1)
     return n
 
@@ -596,32 +602,35 @@ cdef Py_ssize_t run_block(const Job *job, Py_ssize_t first, Py_ssize_t rows, rea
 cdef void run_chunk(const Job *job, Py_ssize_t first, Py_ssize_t last, ChunkResult *result, real like) noexcept nogil:
     """The blocks of one chunk, in order."""
     cdef real on_stack[TILES * BLOCK]
+    cdef double weights_on_stack[BLOCK]
     cdef real *tiles = on_stack
+    cdef double *weight_tile = weights_on_stack
     cdef Py_ssize_t at = first, rows, done
     result.total = 0
     result.refused = -1
     result.signs = 0
     result.no_memory = False
     if job.width > BLOCK:
-        tiles = <real *>malloc(TILES * job.width * sizeof(real))
-        if tiles == NULL:
+        weight_tile = <double *>malloc(job.width * (sizeof(double) + TILES * sizeof(real)))
+        if weight_tile == NULL:
             result.no_memory = True
             return
+        tiles = <real *>(weight_tile + job.width)
     while at < last:
         rows = min(job.rows_per_block, last - at)
-        done = run_block(job, at, rows, tiles, result)
+        done = run_block(job, at, rows, tiles, weight_tile, result)
         if done != rows * job.width:
             result.refused = at * job.width + done
             break
         at += rows
-    if tiles != on_stack:
-        free(tiles)
+    if weight_tile != weights_on_stack:
+        free(weight_tile)
 
 
-cdef void sum_weights(const Job *job, Py_ssize_t first, Py_ssize_t last, ChunkResult *result, real like) noexcept nogil:
+cdef void sum_weights(const Job *job, Py_ssize_t first, Py_ssize_t last, ChunkResult *result) noexcept nogil:
     """Sum of the weights of one chunk, and the first that is not a weight."""
-    cdef real tile[BLOCK]
-    cdef const real *weights
+    cdef double tile[BLOCK]
+    cdef const double *weights
     cdef Py_ssize_t at = first, rows, i
     cdef int bad
     result.total = 0
@@ -637,7 +646,7 @@ cdef void sum_weights(const Job *job, Py_ssize_t first, Py_ssize_t last, ChunkRe
                 if not (weights[i] >= 0 and weights[i] - weights[i] == 0):
                     result.refused = at + i
                     return
-        result.total += total(weights, <const real *>NULL, rows)
+        result.total += total(weights, NULL, rows)
         at += rows
 
 
@@ -691,10 +700,7 @@ cdef void run_one(const Job *job, bint single, bint only_weights, Py_ssize_t fir
     result.signs = 0
     result.no_memory = False
     if only_weights:
-        if single:
-            sum_weights(job, first, last, result, <float>0)
-        else:
-            sum_weights(job, first, last, result, <double>0)
+        sum_weights(job, first, last, result)
     elif single:
         run_chunk(job, first, last, result, <float>0)
     else:

@@ -65,7 +65,7 @@ cdef double row_total(const real *x, Py_ssize_t n) noexcept nogil:
     return _fold(lanes)
 
 
-cdef double row_weighted_total(const real *x, const real *w, Py_ssize_t n) noexcept nogil:
+cdef double row_weighted_total(const real *x, const double *w, Py_ssize_t n) noexcept nogil:
     """sum x*w, in float64; weight 0 contributes 0 also where x is NaN or inf"""
     cdef double lanes[LANES]
     cdef Py_ssize_t i = 0, j
@@ -73,22 +73,23 @@ cdef double row_weighted_total(const real *x, const real *w, Py_ssize_t n) noexc
         lanes[j] = 0
     while i + LANES <= n:
         for j in range(LANES):
-            lanes[j] = lanes[j] + select(w[i + j] != 0, <double>x[i + j] * <double>w[i + j], <double>0)
+            lanes[j] = lanes[j] + select(w[i + j] != 0, <double>x[i + j] * w[i + j], <double>0)
         i += LANES
     for j in range(n - i):
-        lanes[j] = lanes[j] + select(w[i + j] != 0, <double>x[i + j] * <double>w[i + j], <double>0)
+        lanes[j] = lanes[j] + select(w[i + j] != 0, <double>x[i + j] * w[i + j], <double>0)
     return _fold(lanes)
 
 
-cdef void row_store(const real *x, const real *w, real factor, real *out, Py_ssize_t n) noexcept nogil:
+cdef void row_store(const real *x, const double *w, double factor, real *out, Py_ssize_t n) noexcept nogil:
     """out = factor * x, or factor * w * x where weights are given (weight 0 wins over NaN and inf)"""
     cdef Py_ssize_t i
+    cdef real constant = <real>factor
     if w == NULL:
         for i in range(n):
-            out[i] = factor * x[i]
+            out[i] = constant * x[i]
     else:
         for i in range(n):
-            out[i] = select(w[i] != 0, (factor * w[i]) * x[i], <real>0)
+            out[i] = select(w[i] != 0, <real>(factor * w[i]) * x[i], <real>0)
 
 
 cdef int row_label_signs(const real *y, Py_ssize_t n) noexcept nogil:

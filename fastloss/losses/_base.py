@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NoReturn, dataclass_transform
 
 import numpy as np
@@ -73,8 +74,8 @@ class ParameterSpec:
         info = np.finfo(dtype)
         with np.errstate(over="ignore", under="ignore"):
             rounded = float(dtype.type(value))
-        size = rounded * rounded if self.squared else abs(rounded)
-        survives = rounded == value or info.smallest_normal <= size <= info.max
+        normal = info.smallest_normal <= (rounded * rounded if self.squared else abs(rounded)) <= info.max
+        survives = normal or (rounded == value and not self.squared)
         return rounded if survives and (self._allows(rounded) or isinstance(value, bool)) else math.nan
 
 
@@ -126,7 +127,7 @@ class Loss:
     link : {"identity", "log", "logit", "sign"}
         How a raw prediction becomes what the loss estimates, see :meth:`predict`.
     convex : bool
-        Whether the loss is convex in the raw prediction (for every value of its parameters).
+        Whether the loss, with its parameters, is convex in the raw prediction.
     piecewise_linear : bool
         Whether the hessian is 0 wherever it exists.
     parameters : dict of str to ParameterSpec
@@ -139,11 +140,11 @@ class Loss:
     kind: ClassVar[Literal["regression", "binary"]] = "regression"
     target: ClassVar[str] = "any real number"
     link: ClassVar[Literal["identity", "log", "logit", "sign"]] = "identity"
-    convex: ClassVar[bool] = True
+    always_convex: ClassVar[bool] = True
     piecewise_linear: ClassVar[bool] = False
     parameters: ClassVar[dict[str, ParameterSpec]] = {}
 
-    params: ClassVar[dict[str, Any]]
+    params: ClassVar[Mapping[str, Any]]
     _kernel: ClassVar[dispatch.Kernel]
 
     def __init_subclass__(cls) -> None:
@@ -161,7 +162,7 @@ class Loss:
             known = ", ".join(self.parameters) or "none"
             raise TypeError(f"{self.name or type(self).__name__}: unknown parameter {unknown[0]!r}; its parameters: {known}")
         values = {n: spec.check(self.name, n, params.get(n, spec.default)) for n, spec in self.parameters.items()}
-        self.__dict__.update(values, params=values)
+        self.__dict__.update(values, params=MappingProxyType(values))
         encoded = [[spec.encode(values[n], dtype) for n, spec in self.parameters.items()] for dtype in FLOATS]
         self.__dict__["_kernel"] = dispatch.Kernel(self.name, self.target, self.kind == "binary", *encoded, list(values))
 
@@ -333,6 +334,11 @@ class Loss:
         raise ValueError(f"hessian={hessian!r}: {self.name} has {', '.join(has)}")
 
     # --------------------------------------------------------------------------------------------- modelling
+    @property
+    def convex(self) -> bool:
+        """Whether the loss, with its parameters, is convex in the raw prediction."""
+        return self.always_convex
+
     def curvature(self) -> float:
         """Least upper bound of the second derivative over all y and raw predictions; inf where there is none."""
         return math.inf

@@ -92,7 +92,10 @@ class LogLoss(_SoftLabels):
         return (positive + negative) * e / ((1.0 + e) * (1.0 + e))
 
     def curvature(self) -> float:
-        return 0.25 * max(self.pos_weight, self.neg_weight)
+        half = self.label_smoothing / 2
+        at_one = self.pos_weight * (1 - half) + self.neg_weight * half
+        at_zero = self.pos_weight * half + self.neg_weight * (1 - half)
+        return max(at_one, at_zero) / 4
 
     def _estimate(self, raw: NDArray) -> NDArray:
         # Minimiser for P(y=1) = η and smoothed η': p = α η' / (α η' + β (1 − η')).
@@ -305,7 +308,7 @@ class Focal(_SoftLabels):
     """
 
     name = "focal"
-    convex = False
+    always_convex = False
     gamma: float = Parameter(default=2.0, at_least=0)
     alpha: float | None = Parameter(default=None, at_least=0, at_most=1, none=lambda dtype: -1.0)
 
@@ -340,7 +343,13 @@ class Focal(_SoftLabels):
         wrong_bend = near_power * far * (gamma * surprise * (gamma * far - near) + 2.0 * gamma * near + near)
         return loss, direction * (wrong * wrong_slope - right * right_slope), wrong * wrong_bend + right * right_bend
 
+    @property
+    def convex(self) -> bool:
+        """For gamma = 0."""
+        return self.gamma == 0
+
     def _estimate(self, raw: NDArray) -> NDArray:
+        raw = np.clip(raw, -1e4, 1e4)  # far beyond where both slopes are 0
         p = sigmoid(raw)
         q = sigmoid(-raw)
         g = self.gamma
@@ -363,7 +372,7 @@ class Poly1(_HardLabels):
 
     Notes
     -----
-    Gradient −s (1 − p_t)(1 + epsilon p_t). Convex for epsilon = 0 only. Z. Leng et al., PolyLoss, ICLR 2022.
+    Gradient −s (1 − p_t)(1 + epsilon p_t). Convex for |epsilon| ≤ 1. Z. Leng et al., PolyLoss, ICLR 2022.
 
     Examples
     --------
@@ -374,8 +383,13 @@ class Poly1(_HardLabels):
 
     name = "poly1"
     link = "logit"
-    convex = False
+    always_convex = False
     epsilon: float = Parameter(default=1.0, at_least=-1)
+
+    @property
+    def convex(self) -> bool:
+        """For |epsilon| <= 1."""
+        return abs(self.epsilon) <= 1
 
     @staticmethod
     def sample(y, raw, epsilon):

@@ -131,6 +131,11 @@ class Tweedie(Loss):
     power: float = Parameter(default=1.5, excluded=(0.0, 1.0))
     constants: bool = Parameter(default=False)
 
+    @property
+    def convex(self) -> bool:
+        """For 1 <= power <= 2."""
+        return 1 <= self.power <= 2
+
     @staticmethod
     def domain(y, power):
         return not (y < 0.0 and power >= 1.0 or y == 0.0 and power >= 2.0)

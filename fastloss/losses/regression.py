@@ -204,7 +204,7 @@ class Cauchy(Loss):
     """
 
     name = "cauchy"
-    convex = False
+    always_convex = False
     scale: float = Parameter(default=1.0, above=0, squared=True)
 
     @staticmethod
@@ -287,7 +287,7 @@ class Welsch(Loss):
     """
 
     name = "welsch"
-    convex = False
+    always_convex = False
     scale: float = Parameter(default=1.0, above=0, squared=True)
 
     @staticmethod
@@ -331,7 +331,7 @@ class Tukey(Loss):
     """
 
     name = "tukey"
-    convex = False
+    always_convex = False
     scale: float = Parameter(default=4.685, above=0, squared=True)
 
     @staticmethod
@@ -565,7 +565,7 @@ class Msle(Loss):
 
     name = "msle"
     target = "numbers > -1"
-    convex = False
+    always_convex = False
 
     @staticmethod
     def domain(y):
