@@ -71,6 +71,7 @@ def render_kernels() -> None:
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
 
+
 def rename_entry(isa: str) -> list[tuple[str, str]]:
     """Macros under which Cython's start-up function gets the name the guard calls."""
     return [(f"PyInit_isa_{isa}", "fastloss_entry")]

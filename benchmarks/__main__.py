@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run, print and save; 1 when something of fastloss failed, 130 after Ctrl-C, else 0."""
     options = parser().parse_args(arguments)
     command = shlex.join(["python", "-m", "benchmarks", *(sys.argv[1:] if arguments is None else arguments)])
-    report = suite.run(options.level, options.doors, options.peers, options.threads, command)
+    report = suite.run(options.level, options.doors, options.peers, options.threads, command, not options.free)
     saved = suite.save(report, options.json or suite.default_path())
     print(f"\n{report.facts['seconds']} s. Saved: {' and '.join(map(str, saved))}")
     if report.facts.get("interrupted"):
@@ -47,6 +47,12 @@ def parser() -> argparse.ArgumentParser:
         type=_threads,
         default=tuple(sorted({1, cores})),
         help="numbers of threads for the long kernels, e.g. 1,4 (default: one and all usable cores)",
+    )
+    parser.add_argument(
+        "--free",
+        action="store_true",
+        help="leave the C library's default: freed memory goes back to the system, and peers with large temporaries "
+        "(NumPy, torch) pay for page faults, as they do in a plain program",
     )
     parser.add_argument("--json", type=Path, help="JSON file; Markdown goes beside it (default: benchmarks/results/)")
     return parser

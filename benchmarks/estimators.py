@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn import metrics
+from sklearn.base import clone
 
 from benchmarks import peer_fastloss, peer_numpy, problems, timing
-from benchmarks.peers import Fit, NotAvailable, Run
+from benchmarks.peers import Fit, NotAvailable, Peer, Run
 from benchmarks.report import Column, Missing, Row, Table, ratio, significant
 
 OURS = "fastloss"
 THREADS = 1
 
-#: Step sizes, both of them scikit-learn's defaults for the task.
-OPTIMAL = {"learning_rate": "optimal"}
-INVSCALING = {"learning_rate": "invscaling", "eta0": 0.01, "power_t": 0.25}
+#: A fit has diverged when its objective is that many times the one of all-zero coefficients, or not a number.
+DIVERGED = 10
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,11 @@ class Plan:
 
 
 def _classify(data: str, loss: str, epochs: int, dtype: str = "float64", score: str = "accuracy", task="binary"):
-    return Case(data, Fit(task, loss, epochs=epochs, schedule=OPTIMAL), dtype, score)
+    return Case(data, Fit(task, loss, epochs=epochs), dtype, score)
 
 
 def _regress(data: str, loss: str, epochs: int, dtype: str = "float64", score: str = "R2", **params: float):
-    return Case(data, Fit("regression", loss, params, epochs, schedule=INVSCALING), dtype, score)
+    return Case(data, Fit("regression", loss, params, epochs), dtype, score)
 
 
 _QUICK = (
@@ -55,9 +56,9 @@ _QUICK = (
     _regress("california_housing", "huber", 10, delta=1.0),
 )
 _DEFAULT = (
-    _classify("covtype", "log_loss", 5),
-    _classify("covtype", "log_loss", 5, "float32"),
-    _classify("covtype", "hinge", 5, "float32"),
+    _classify("covtype", "log_loss", 3),
+    _classify("covtype", "log_loss", 3, "float32"),
+    _classify("covtype", "hinge", 3, "float32"),
     _classify("creditcard", "log_loss", 5, score="AUC"),
     _classify("mnist", "hinge", 5, "float32"),
     _classify("a9a", "log_loss", 20),
@@ -94,66 +95,85 @@ def measure(case: Case, plan: Plan, run: Run) -> list[Row]:
     rows, columns = data.X.shape
     row = case.labels | {"data": data.label, "rows": rows, "columns": columns, "score": case.score}
     row |= {"schedule": dict(case.fit.schedule), "alpha": case.fit.alpha, "params": dict(case.fit.params)}
-    fits: dict[str, _Fitted] = {}
+    fits: dict[str, _Fits] = {}
     for peer in (peer_fastloss, *run.peers):
         try:
-            fits[peer.NAME] = _Fitted(peer.estimator(case.fit, THREADS), data)
+            fits[peer.NAME] = _Fits(peer.estimator(case.fit, THREADS), data, plan.rounds + 1)
         except NotAvailable as reason:
             row[f"{peer.NAME}_time"] = Missing("n/a", str(reason))
     times = timing.alternate(
-        [timing.Contestant(name, fitted, THREADS) for name, fitted in fits.items()], plan.rounds, plan.budget
+        [timing.Contestant(name, fit, THREADS) for name, fit in fits.items()], plan.rounds, plan.budget
     )
-    for name, fitted in fits.items():
-        row |= _figures(name, times[name], fitted, case, data)
+    for name, fit in fits.items():
+        row |= _figures(name, times[name], fit, case, data)
     ours = row[f"{OURS}_time"]
-    for name in fits.keys() - {OURS}:
-        theirs = row[f"{name}_time"]
+    for peer in run.peers:
+        theirs = row[f"{peer.NAME}_time"]
         if not isinstance(ours, Missing) and not isinstance(theirs, Missing):
-            row[f"{name}_ratio"] = theirs / ours
+            row[f"{peer.NAME}_ratio"] = theirs / ours
+            row[f"{peer.NAME}_difference"] = _difference(peer, case.fit, data)
     return [row]
 
 
-class _Fitted:
-    """A fit to be timed; calling it fits, and the estimator and its warnings remain for the figures."""
+def _difference(peer: Peer, fit: Fit, data: problems.Dataset) -> float | Missing:
+    """Relative difference of the objectives after one epoch in storage order, where no chance is left."""
+    fit = dataclasses.replace(fit, epochs=1)
+    objectives = []
+    for module in (peer_fastloss, peer):
+        estimator = module.estimator(fit, THREADS).set_params(shuffle=False)
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                estimator.fit(data.X, data.y)
+        except Exception as error:
+            return Missing.failed(error)
+        objectives.append(_objective(estimator, fit, data))
+    ours, theirs = objectives
+    return abs(ours - theirs) / theirs
 
-    def __init__(self, estimator, data: problems.Dataset):
-        self.estimator, self.X, self.y = estimator, data.X, data.y
-        self.warnings: list[str] = []
+
+class _Fits:
+    """Fits to be timed: each call makes the next one, with the next seed, and keeps it with its warnings."""
+
+    def __init__(self, estimator, data: problems.Dataset, count: int):
+        self.X, self.y = data.X, data.y
+        self.waiting = [clone(estimator).set_params(random_state=seed) for seed in reversed(range(count))]
+        self.done: list[Any] = []
+        self.warnings: set[str] = set()
 
     def __call__(self):
+        estimator = self.waiting.pop()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            self.estimator.fit(self.X, self.y)
-        self.warnings = [warning.category.__name__ for warning in caught]
+            estimator.fit(self.X, self.y)
+        self.warnings |= {warning.category.__name__ for warning in caught}
+        self.done.append(estimator)
 
 
-def _figures(name: str, time: timing.Timing | Missing, fitted: _Fitted, case: Case, data: problems.Dataset) -> Row:
+def _figures(name: str, time: timing.Timing | Missing, fits: _Fits, case: Case, data: problems.Dataset) -> Row:
     if isinstance(time, Missing):
         return {f"{name}_time": _diverged_or_failed(time)}
-    start, end = (
-        _objective(fitted.estimator, case.fit, data, zero=True),
-        _objective(fitted.estimator, case.fit, data),
-    )
+    start = _objective(fits.done[0], case.fit, data, zero=True)
+    end = float(np.median([_objective(estimator, case.fit, data) for estimator in fits.done]))
     row = {
         f"{name}_time": 1e3 * time.median / case.fit.epochs,
         f"{name}_rate": len(data.y) * case.fit.epochs / time.median / 1e6,
         f"{name}_seconds": time.as_json(),
         f"{name}_objective": end,
-        f"{name}_warnings": fitted.warnings,
+        f"{name}_warnings": sorted(fits.warnings),
     }
-    if not end <= start:
+    if not end <= DIVERGED * start:
         problem = Missing("diverged", f"objective {end:.3g}, with all coefficients zero {start:.3g}")
         return row | {f"{name}_objective": problem, f"{name}_score": problem}
-    row[f"{name}_score"] = SCORES[case.score](fitted.estimator, data, case.fit)
-    if "ConvergenceWarning" in fitted.warnings:
+    score = SCORES[case.score]
+    row[f"{name}_score"] = float(np.median([score(estimator, data, case.fit) for estimator in fits.done]))
+    if "ConvergenceWarning" in fits.warnings:
         row[f"{name}_score"] = Missing("not converged", f"score {row[f'{name}_score']:.4f}")
     return row
 
 
 def _diverged_or_failed(time: Missing) -> Missing:
-    """Divergence that the estimator itself found and raised is not a failure to run."""
-    overflow = any(word in time.reason.lower() for word in ("overflow", "diverge"))
-    return Missing("diverged", time.reason) if overflow else time
+    """Divergence that scikit-learn finds, and raises, is not a failure to run."""
+    return Missing("diverged", time.reason) if "under-/overflow" in time.reason else time
 
 
 def _objective(estimator, fit: Fit, data: problems.Dataset, zero: bool = False) -> float:
@@ -239,17 +259,22 @@ def _columns(names: list[str]) -> list[Column]:
             columns.append(Column(f"{name}_ratio", "ratio", ratio, name))
         columns.append(Column(f"{name}_objective", "objective", significant(4), name))
         columns.append(Column(f"{name}_score", "score", "{:.4f}".format, name))
-    return [*columns, Column("score", "score is", left=True)]
+        if name != OURS:
+            columns.append(Column(f"{name}_difference", "diff", significant(1), name))
+    return [*columns, Column("score", "score is")]
 
 
 def _notes(plan: Plan) -> list[str]:
+    usual = Fit("binary", "log_loss")
+    options = ", ".join(f"{name}={value}" for name, value in {**usual.schedule, "alpha": usual.alpha}.items())
     return [
         f"ms: fit time / epochs, median of up to {plan.rounds} alternating fits in one process, pinned to "
         "one core; checks and set-up of the fit are in it. ratio: the peer's time / fastloss's.",
-        'Same schedule, epochs, alpha and seed on both sides (classifiers: learning_rate="optimal"; '
-        'regressors: "invscaling", eta0=0.01; tol=None: no early stop); row orders drawn from the seed differ.',
-        "objective: mean loss + alpha/2 |coef|^2 on the training rows, in float64, from the coefficients "
-        "by the NumPy code. score: on the test part (an official one, or a fifth of the rows held out).",
-        "diverged: the objective is not below that of all-zero coefficients.",
+        f"Both sides: {options}, tol=None (no early stop). Every fit has another seed.",
+        "objective: mean loss + alpha/2 |coef|^2 on the training rows, in float64, from the coefficients by the NumPy "
+        "code. score: on the test part (an official one, or a fifth of the rows held out). Both: median over the fits.",
+        "diff: relative difference of the two objectives after a fit of one epoch in storage order, where both do the "
+        "same steps.",
+        f"diverged: the objective is over {DIVERGED} times that of all-zero coefficients, or the fit overflowed.",
         "Tables come from the folder FASTLOSS_DATA; one that is not there is replaced as its name says.",
     ]

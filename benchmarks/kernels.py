@@ -34,12 +34,13 @@ class Plan:
     sizes: tuple[int, ...]
     dtypes: tuple[str, ...] = ("float64", "float32")
     rounds: int = 7
+    least: int = 5  # the first rounds of code with large temporaries may pay for memory the system had taken back
     budget: float = 1.2  # seconds per case, beyond the least number of rounds
     points: int = 2000  # samples whose error is measured
 
 
 PLANS = {
-    "quick": Plan(("log_loss", "huber"), (1_000_000, 1000), rounds=3, budget=0.2, points=400),
+    "quick": Plan(("log_loss", "huber"), (1_000_000, 1000), rounds=3, least=3, budget=0.2, points=400),
     "default": Plan(("log_loss", "poisson", *CHEAP), (10_000_000, 1000)),
     "full": Plan((), (10_000_000, 1_000_000, 100_000, 1000), rounds=15, budget=6.0),
 }
@@ -75,9 +76,10 @@ def measure(case: Case, plan: Plan, run: Run) -> list[Row]:
     results = _times(calls, case, plan, threads)
     results |= _wrong(implementations, {key: call for key, call in calls.items() if _timed(results[key])}, y, raw)
     errors = _errors(implementations, loss, case.dtype, plan.points)
+    notes = [kernel.loss_note for kernel in implementations.values() if kernel.loss_note]
     rows = []
     for t in threads:
-        row = case.labels | {"cores": t or 1, "params": loss.params}
+        row = case.labels | {"cores": t or 1, "params": loss.params, "notes": notes}
         for name in [OURS, *(peer.NAME for peer in run.peers)]:
             key = (name, t) if (name, t) in results else (name, threads[0])
             row |= _figures(name, absent.get(name) or results[key], errors.get(name), case)
@@ -103,7 +105,7 @@ def _times(calls, case: Case, plan: Plan, threads) -> dict:
     contestants = [timing.Contestant(key, call, key[1] or 1) for key, call in calls.items()]
     if not _in_cache(case):
         contestants += [_triad(case.n).contestant(t) for t in threads]
-    return timing.alternate(contestants, plan.rounds, plan.budget, batch=case.n <= SHORT)
+    return timing.alternate(contestants, plan.rounds, plan.budget, plan.least, batch=True)
 
 
 @cache
@@ -163,7 +165,8 @@ def _wrong(implementations: dict[str, Kernel], calls: dict, y: np.ndarray, raw: 
         kernel = implementations[name]
         try:
             expected = kernel.per_sample(y[at].copy(), raw[at].copy())[1]
-            problem = _disagreement(*call(), at, None if kernel.loss_note else mean, expected)
+            loss, gradient = call()
+            problem = _disagreement(loss, gradient, at, None if kernel.loss_note else mean, expected)
         except Exception as error:
             wrong[name, t] = Missing.failed(error)
             continue
@@ -231,12 +234,12 @@ def tables(rows: list[Row], plan: Plan, run: Run) -> list[Table]:
                 "Kernels: mean loss and gradient",
                 _columns(run, short=False),
                 long,
-                _notes(long, plan),
+                _notes(long, plan, run),
             )
         )
     if short:
         title = "Kernels: one call on a short array, one core"
-        note = "us: a run is a batch of calls; fastloss chooses its threads itself, scikit-learn has n_threads=1"
+        note = "us: fastloss chooses its threads itself, scikit-learn has n_threads=1"
         found.append(Table("kernels_short", title, _columns(run, short=True), short, [note]))
     return found
 
@@ -268,20 +271,20 @@ def _count(n: int) -> str:
     return f"1e{exponent}" if n == 10**exponent else str(n)
 
 
-def _notes(rows: list[Row], plan: Plan) -> list[str]:
+def _notes(rows: list[Row], plan: Plan, run: Run) -> list[str]:
     lines = [
-        f"ms: median of up to {plan.rounds} alternating runs in one process (fewer when a case takes long; "
-        "JSON has min, max and count). ratio: the peer's time / fastloss's. M/s: million elements a second.",
+        f"ms: median of up to {plan.rounds} alternating runs in one process (fewer when a case takes long, each a "
+        "batch of calls when they are short; JSON has each run). ratio: the peer's time / fastloss's. M/s: million "
+        "elements a second.",
         "triad: bytes moved per second (y and raw read, gradient written) as a share of the triad "
         "a = b + s*c of the same length, timed in the same rounds on as many cores; blank where the arrays "
         "may stay in cache.",
         "ulp: largest error of loss / gradient per sample against the exact value (mpmath), in units in the "
         f"last place, over {plan.points} of the samples (a quarter of them the smallest and largest scores).",
-        "fastloss: mean loss and gradient of the mean, into a preallocated array. scikit-learn: per-sample "
-        "losses and gradients into preallocated arrays; averaging is not charged to it. NumPy: both, on one "
-        "core, shown in every row. torch: forward and backward, eager.",
+        ". ".join(f"{peer.NAME}: {peer.KERNEL_NOTE}" for peer in (peer_fastloss, *run.peers)) + ".",
         "The timed call's result is checked in the same run; one that differs is shown as failed.",
     ]
+    lines += [f"- in place of an error: {note}" for note in sorted({n for row in rows for n in row.get("notes", ())})]
     if all(row.get(f"{OURS}_errors") in (None, (None, None)) for row in rows):
         lines.append("No errors: they need mpmath and the tests folder.")
     return lines

@@ -52,7 +52,8 @@ def triad_bandwidth(threads: tuple[int, ...], n: int) -> dict[int, float]:
     """Median triad bandwidth in bytes per second for each number of threads."""
     triad = Triad(n)
     times = timing.alternate([triad.contestant(t) for t in threads], rounds=9, budget=2.0)
-    return {t: triad.bandwidth(times["triad", t].median) for t in threads}
+    medians = {t: times["triad", t].median for t in threads}
+    return {t: triad.bandwidth(median) for t, median in medians.items()}
 
 
 def triad_size() -> int:

@@ -9,6 +9,7 @@ import numpy as np
 import fastloss
 
 NAME = "fastloss"
+KERNEL_NOTE = "mean loss and gradient of the mean, into a preallocated array"
 
 
 def version() -> str:
@@ -40,7 +41,6 @@ def estimator(fit, n_threads):
         alpha=fit.alpha,
         max_iter=fit.epochs,
         tol=None,
-        random_state=fit.seed,
         n_threads=n_threads,
         **fit.schedule,
     )

@@ -12,6 +12,7 @@ from sklearn.linear_model import SGDClassifier, SGDRegressor
 from benchmarks.peers import NotAvailable
 
 NAME = "scikit-learn"
+KERNEL_NOTE = "per-sample losses and gradients, into preallocated arrays (averaging is not charged to it)"
 
 
 def version() -> str:
@@ -56,7 +57,7 @@ class _Kernel:
 
 def kernel(loss, params):
     if loss not in LOSSES:
-        raise NotAvailable(f"sklearn._loss has no {loss}")
+        raise NotAvailable("sklearn._loss has no such loss")
     return _Kernel(LOSSES[loss](params), NOTES.get(loss, ""))
 
 
@@ -79,4 +80,4 @@ def estimator(fit, n_threads):
         options["epsilon"] = fit.params[names[fit.loss]]
     if cls is SGDClassifier:
         options["n_jobs"] = n_threads
-    return cls(loss=fit.loss, alpha=fit.alpha, max_iter=fit.epochs, tol=None, random_state=fit.seed, **options)
+    return cls(loss=fit.loss, alpha=fit.alpha, max_iter=fit.epochs, tol=None, **options)

@@ -50,14 +50,17 @@ class Fit:
     params: Mapping[str, float] = field(default_factory=dict)
     epochs: int = 5
     alpha: float = 1e-4
-    schedule: Mapping[str, Any] = field(default_factory=lambda: {"learning_rate": "optimal"})
-    seed: int = 0
+    schedule: Mapping[str, Any] = field(
+        default_factory=lambda: {"learning_rate": "invscaling", "eta0": 0.01, "power_t": 0.25}
+    )
 
 
 class Peer(Protocol):
     """The functions of a ``peer_*.py`` module."""
 
     NAME: str
+    KERNEL_NOTE: str
+    """What its timed kernel call does, for the note under the table."""
 
     def version(self) -> str:
         """Version measured."""
@@ -66,7 +69,7 @@ class Peer(Protocol):
         """The kernel of a loss (our name and parameters), or NotAvailable."""
 
     def estimator(self, fit: Fit, n_threads: int) -> Any:
-        """An unfitted scikit-learn style estimator, or NotAvailable."""
+        """An unfitted scikit-learn style estimator with a ``random_state``, or NotAvailable."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def load(names: list[str] | tuple[str, ...]) -> tuple[list[Peer], dict[str, str]
     missing: dict[str, str] = {}
     for name in names:
         try:
-            found.append(importlib.import_module(PEERS[name]))  # type: ignore[arg-type]
+            found.append(importlib.import_module(PEERS[name]))
         except ImportError as error:
             missing[name] = f"not installed ({error})"
     return found, missing

@@ -68,14 +68,15 @@ def points(loss: Loss, count: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     """About ``count`` samples to check against the exact value, from the block that `arrays` repeats.
 
     Three quarters at random, the rest where the score is smallest and largest: the distance from y for a regression
-    loss with identity link, the raw prediction otherwise.
+    loss with identity link, the raw prediction otherwise. Scores of exactly 0 are left out: where the loss has a kink
+    there, more than one subgradient is right.
     """
     y, raw = _block(loss, dtype)
     score = np.abs(raw - y if loss.kind == "regression" and loss.link == "identity" else raw)
+    order = np.argsort(score, kind="stable")[np.count_nonzero(score == 0) :]
     ends = count // 8
-    order = np.argsort(score, kind="stable")
-    random = np.random.default_rng(1).choice(BLOCK, count - 2 * ends, replace=False)
-    at = np.unique(np.concatenate([order[:ends], order[BLOCK - ends :], random]))
+    random = np.random.default_rng(1).choice(order, count - 2 * ends, replace=False)
+    at = np.unique(np.concatenate([order[:ends], order[-ends:], random]))
     return y[at], raw[at]
 
 
@@ -93,16 +94,20 @@ class Dataset:
     y_test: np.ndarray
 
 
+def _as_is(y: np.ndarray) -> np.ndarray:
+    return y
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a table becomes a problem, and what takes its place when its file is not there."""
 
     scale: str  # "standard": columns to mean 0, variance 1; "max": columns divided by their largest size; "none"
     substitute: Callable[[], tuple[str, Any, np.ndarray]]  # label, X, y; y is the target already
-    target: Callable[[np.ndarray], np.ndarray] = lambda y: y  # from the file's y
+    target: Callable[[np.ndarray], np.ndarray] = _as_is  # from the file's y
 
 
-def _bundled(name: str, target: Callable[[np.ndarray], np.ndarray] = lambda y: y):
+def _bundled(name: str, target: Callable[[np.ndarray], np.ndarray] = _as_is):
     def load():
         X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
         return f"{name} (scikit-learn's)", X, target(y)
@@ -174,28 +179,26 @@ RECIPES = {
 def dataset(name: str, dtype: str) -> Dataset:
     """The named problem. Without an official test part, a seeded fifth of the rows is held out."""
     recipe = RECIPES[name]
-    found = _from_file(name.split()[0])
-    if found is None:
-        label, X, y = recipe.substitute()
-        X_test = y_test = None
+    parts = _from_file(name.split()[0])
+    if parts is None:
+        label, *parts = recipe.substitute()
+        target = _as_is
     else:
-        X, y, X_test, y_test = found
-        label, y, y_test = name, recipe.target(y), None if y_test is None else recipe.target(y_test)
-    if X_test is None:
-        X, y, X_test, y_test = _split(X, y)
+        label, target = name, recipe.target
+    X, y, X_test, y_test = parts if len(parts) == 4 else _split(*parts)
     X, X_test = _scaled(recipe.scale, X, X_test)
-    return Dataset(label, X.astype(dtype), y, X_test.astype(dtype), y_test)
+    return Dataset(label, X.astype(dtype), target(y), X_test.astype(dtype), target(y_test))
 
 
 def _from_file(name: str):
-    """(X, y, X_test, y_test) with None for an absent test part, or None when there is no such file."""
+    """[X, y], with [X_test, y_test] after them where there is a test part, or None when there is no such file."""
     folder = os.environ.get("FASTLOSS_DATA")
     path = Path(folder) / f"{name}.npz" if folder else None
     if path is None or not path.exists():
         return None
     with np.load(path, allow_pickle=False) as file:
         parts = dict(file)
-    return (*_part(parts, ""), *_part(parts, "test_"))
+    return [part for prefix in ("", "test_") for part in _part(parts, prefix) if part is not None]
 
 
 def _part(parts: dict[str, np.ndarray], prefix: str):

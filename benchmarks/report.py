@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -60,7 +60,8 @@ class Table:
                 value = row.get(column.key)
                 if isinstance(value, Missing):
                     where = found.setdefault(f"{value.kind}: {value.reason}", [])
-                    if (label := self._label(row)) not in where:
+                    label = self._label(row, 1 if value.kind == "n/a" else None)
+                    if label not in where:
                         where.append(label)
         return [f"{reason} ({_abridged(where)})" for reason, where in found.items()]
 
@@ -69,9 +70,10 @@ class Table:
         columns = [column for column in self.columns if column.group in ("", group)]
         return [self._label(row) for row in self.rows if any(_is_failure(row.get(c.key)) for c in columns)]
 
-    def _label(self, row: Row) -> str:
-        cells = (_write(row.get(column.key), column.write) for column in self.columns if column.left)
-        return " ".join(filter(None, cells))
+    def _label(self, row: Row, count: int | None = None) -> str:
+        """The first ``count`` of the cells that say what a row is about."""
+        columns = [column for column in self.columns if column.left][:count]
+        return " ".join(filter(None, (_write(row.get(column.key), column.write) for column in columns)))
 
     def as_text(self) -> str:
         """Aligned columns, peers as groups over their columns."""
@@ -139,12 +141,12 @@ class Report:
 
 
 def significant(digits: int) -> Callable[[float], str]:
-    """Write with that many significant digits, without exponent below a million."""
+    """Write with that many significant digits, without exponent below 100000."""
 
     def write(value: float) -> str:
         if not math.isfinite(value):
             return str(value)
-        if value != 0 and not 1e-3 <= abs(value) < 1e6:
+        if value != 0 and not 1e-3 <= abs(value) < 1e5:
             return f"{value:.{digits - 1}e}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
         whole = math.floor(math.log10(abs(value))) + 1 if value else 1
         return f"{value:.{max(digits - whole, 0)}f}"
@@ -172,7 +174,7 @@ def plain(value: Any) -> Any:
     """The value in JSON's own types; Missing becomes {kind: reason}, infinities and NaN become strings."""
     if isinstance(value, Missing):
         return {value.kind: value.reason}
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [plain(part) for part in value]
@@ -193,7 +195,7 @@ def _is_failure(value: Any) -> bool:
     return isinstance(value, Missing) and value.kind == "failed"
 
 
-def _abridged(labels: list[str], most: int = 4) -> str:
+def _abridged(labels: list[str], most: int = 6) -> str:
     rest = len(labels) - most
     return ", ".join(labels[:most]) + (f" and {rest} more" if rest > 0 else "")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
-from benchmarks import estimators, kernels, machine, peers
+from benchmarks import estimators, kernels, machine, peers, timing
 from benchmarks.peers import Run
 from benchmarks.report import Report, Row, Table
 
@@ -41,9 +41,17 @@ class Door(Protocol):
         """The door's tables."""
 
 
-def run(level: str, doors: list[str], peer_names: list[str], threads: tuple[int, ...], command: str) -> Report:
+def run(
+    level: str,
+    doors: list[str],
+    peer_names: list[str],
+    threads: tuple[int, ...],
+    command: str,
+    keep_memory: bool = True,
+) -> Report:
     """Measure and print: the machine sheet first, then each door's tables as soon as they are there."""
     started = time.perf_counter()
+    kept = keep_memory and timing.keep_freed_memory()
     found, missing = peers.load(peer_names)
     context = Run(tuple(found), threads)
     report = Report(
@@ -56,6 +64,9 @@ def run(level: str, doors: list[str], peer_names: list[str], threads: tuple[int,
     )
     bandwidth = machine.triad_bandwidth(threads, machine.triad_size())
     report.machine = machine.sheet(threads, bandwidth) | {
+        "freed memory": "kept by the process: large temporaries cost few page faults"
+        if kept
+        else "C library's default",
         "peers": ", ".join([f"{peer.NAME} {peer.version()}" for peer in found]) or "none",
         **({"peers not measured": "; ".join(f"{name}: {why}" for name, why in missing.items())} if missing else {}),
     }

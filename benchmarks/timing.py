@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
 import statistics
@@ -41,12 +42,21 @@ class Timing:
         return statistics.median(self.seconds)
 
     def as_json(self) -> dict:
-        return {
-            "median": self.median,
-            "min": min(self.seconds),
-            "max": max(self.seconds),
-            "rounds": len(self.seconds),
-        }
+        return {"median": self.median, "min": min(self.seconds), "max": max(self.seconds), "all": self.seconds}
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep memory that is freed; False where the C library has no such setting.
+
+    Without it every large temporary (NumPy's, torch's) is handed back to the system and its pages are faulted in
+    again by the next call, at a cost that varies tenfold from run to run. With it temporaries are charged little.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
+    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
 
 
 @contextlib.contextmanager
@@ -112,7 +122,8 @@ def alternate(
         for turn in range(rounds):
             if turn >= least and time.perf_counter() > end:
                 break
-            for contestant in alive[turn % len(alive) :] + alive[: turn % len(alive)]:
+            first = turn % max(len(alive), 1)
+            for contestant in alive[first:] + alive[:first]:
                 with cores(contestant.threads):
                     seconds[contestant.key].append(_measure(contestant.call, repeats[contestant.key]))
                 if contestant.threads > 1:

@@ -8,8 +8,6 @@ from fastloss._version import __version__
 from fastloss.functional import gradient, gradient_hessian, loss, loss_gradient
 from fastloss.losses import get_loss, list_losses
 
-
-
 __all__ = [
     "SGDLossClassifier",
     "SGDLossRegressor",

@@ -3,14 +3,14 @@
 Here: parameters, checks, the rules between epochs (when to stop, when to lower the step, what to say about a fit that
 diverged), predictions.  The epochs themselves run in `fastloss._kernels.sgd`.
 
-Order of reading: `_BaseSGD.fit` → `_train` → `_run_epochs`, then the two estimators.
+Order of reading: `fit` of an estimator → `_train` → `_run_epochs` → `_store`.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -146,8 +146,8 @@ def _warn_about(progress: Iterable[_Progress], max_iter: int) -> None:
     if n_clipped:
         last, n_iter = max(p.last_clipped_epoch for p in progress), max(p.n_iter for p in progress)
         warnings.warn(
-            f"The fit diverged: in {n_clipped} updates (the last in epoch {last} of {n_iter}) the loss had a derivative "
-            "beyond 1e12, which was clipped; the coefficients mean nothing. "
+            f"The fit diverged: in {n_clipped} updates (the last in epoch {last} of {n_iter}) the loss had a derivative"
+            " beyond 1e12, which was clipped; the coefficients mean nothing. "
             "Scale the columns of X (sklearn.preprocessing.StandardScaler) or lower eta0.",
             ConvergenceWarning,
             stacklevel=4,
@@ -190,14 +190,14 @@ def _check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def _check_sample_weight(sample_weight: Any, n: int, dtype: np.dtype) -> np.ndarray | None:
-    """Weights as an array of `dtype`; None stays None."""
+def _check_sample_weight(sample_weight: Any, n: int) -> np.ndarray | None:
+    """Weights as an array of float64 (whatever X's dtype: 1e-60 is a weight, not zero); None stays None."""
     if sample_weight is None:
         return None
     if isinstance(sample_weight, Real):
-        sample_weight = np.full(n, sample_weight, dtype=dtype)
+        sample_weight = np.full(n, sample_weight, dtype=np.float64)
     weight = check_array(
-        sample_weight, accept_sparse=False, ensure_2d=False, dtype=dtype, order="C", input_name="sample_weight"
+        sample_weight, accept_sparse=False, ensure_2d=False, dtype=np.float64, order="C", input_name="sample_weight"
     )
     if weight.ndim != 1:
         raise ValueError(f"sample_weight must be 1D array or scalar, got shape {weight.shape}")
@@ -305,10 +305,10 @@ class _BaseSGD(BaseEstimator):
         intercept: np.ndarray,
         *,
         loss: Loss,
-        positive: Iterable[int] = (0,),
+        positive: Sequence[int] = (1,),
         class_weight: Any = None,
-    ) -> None:
-        """Train the rows of `coef` on X and set the attributes every fit sets."""
+    ) -> list[_Progress]:
+        """Train the rows of `coef` and the elements of `intercept`, in place."""
         design = Design(X)
         rng = check_random_state(self.random_state)
         seed = int(rng.randint(np.iinfo(np.int32).max)) if self.shuffle else None
@@ -317,7 +317,7 @@ class _BaseSGD(BaseEstimator):
             design,
             loss._kernel,
             targets,
-            _check_sample_weight(sample_weight, X.shape[0], X.dtype),
+            _check_sample_weight(sample_weight, X.shape[0]),
             RowOrder(design.n_rows, seed),
             coef,
             intercept64,
@@ -342,12 +342,16 @@ class _BaseSGD(BaseEstimator):
                 verbose=self.verbose,
             )
             intercept[:] = intercept64
-        self.n_iter_ = max(p.n_iter for p in progress)
         if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
-            raise _overflow(self.n_iter_)
-        self.coef_, self.intercept_ = coef, intercept
-        self.t_ = 1.0 + self.n_iter_ * X.shape[0]
+            raise _overflow(max(p.n_iter for p in progress))
+        return progress
+
+    def _store(self, progress: list[_Progress], n_samples: int, loss: Loss, **attributes: Any) -> None:
+        """Set the attributes of a finished fit, all together; only then warn, as a warning may be made an error."""
+        self.n_iter_ = max(p.n_iter for p in progress)
+        self.t_ = 1.0 + self.n_iter_ * n_samples
         self._fitted_loss = loss
+        self.__dict__.update(attributes)
         _warn_about(progress, self.max_iter)
 
     # -- prediction --------------------------------------------------------------------------------------------
@@ -542,7 +546,7 @@ class SGDLossClassifier(ClassifierMixin, _BaseSGD):
         positive = [1] if len(classes) == 2 else list(range(len(classes)))
         coef = _start_values("coef_init", coef_init, (len(positive), X.shape[1]), X.dtype)
         intercept = _start_values("intercept_init", intercept_init, (len(positive),), X.dtype)
-        self._train(
+        progress = self._train(
             X,
             codes.astype(np.int32, copy=False),
             sample_weight,
@@ -552,7 +556,7 @@ class SGDLossClassifier(ClassifierMixin, _BaseSGD):
             positive=positive,
             class_weight=self._model_weights(classes, y),
         )
-        self.classes_ = classes
+        self._store(progress, X.shape[0], loss, coef_=coef, intercept_=intercept, classes_=classes)
         return self
 
     def _model_weights(self, classes: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -796,8 +800,8 @@ class SGDLossRegressor(RegressorMixin, _BaseSGD):
         check_targets(loss._kernel, y)
         coef = _start_values("coef_init", coef_init, (1, X.shape[1]), X.dtype)
         intercept = _start_values("intercept_init", intercept_init, (1,), X.dtype)
-        self._train(X, y, sample_weight, coef, intercept, loss=loss)
-        self.coef_ = self.coef_[0]
+        progress = self._train(X, y, sample_weight, coef, intercept, loss=loss)
+        self._store(progress, X.shape[0], loss, coef_=coef[0], intercept_=intercept)
         return self
 
     def predict(self, X):

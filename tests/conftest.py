@@ -4,13 +4,18 @@ import functools
 import os
 import subprocess
 import sys
+from pathlib import Path
 
-import fastloss
 import numpy as np
 import pytest
-from fastloss import _kernels
-from grids import samples
 from hypothesis import settings
+
+import fastloss
+from fastloss import _kernels
+
+sys.path.insert(0, str(Path(__file__).parent))  # the helpers beside this file, in any import mode of pytest
+
+from grids import samples
 from oracle import ORACLES
 from yardstick import reference
 
@@ -44,13 +49,13 @@ def name(request):
     return request.param
 
 
-@pytest.fixture(params=every_case(), ids=label)
+@pytest.fixture(params=list(every_case()), ids=label)
 def case(request):
     """Every (loss, parameter set, soft labels or not)."""
     return request.param
 
 
-@pytest.fixture(params=every_case(soft=False), ids=label)
+@pytest.fixture(params=list(every_case(soft=False)), ids=label)
 def hard_case(request):
     """Every (loss, parameter set)."""
     return request.param[:2]

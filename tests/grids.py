@@ -35,13 +35,13 @@ def neighbourhood(kink, dtype):
     return [*near, kink * dtype(1.001), kink * dtype(0.999), kink * dtype(1.3), kink * dtype(0.7)]
 
 
-def scores(dtype, kinks, n_random, seed):
+def scores(dtype, kinks, n_random, seed, hard=()):
     """Raw predictions: every adversarial point with both signs, then random ones at several scales."""
     dtype = np.dtype(dtype).type
     rng = np.random.default_rng(seed)
     edge = 800.0 if dtype is np.float64 else 110.0
     with np.errstate(over="ignore", under="ignore"):
-        fixed = np.array([*magnitudes(dtype), *THRESHOLDS]).astype(dtype)
+        fixed = np.array([*magnitudes(dtype), *THRESHOLDS, *hard]).astype(dtype)
         fixed = np.concatenate([fixed, *(neighbourhood(k, dtype) for k in kinks)]).astype(dtype)
         fixed = fixed[np.isfinite(fixed)]
         part = -(-n_random // 5)
@@ -70,7 +70,7 @@ def samples(name, params, dtype, n_random=60, seed=0, soft=False):
     rng = np.random.default_rng([seed, 1])
     known = filled(params, spec)
     kinks = [k if k is not None else np.finfo(dtype).eps for k in spec.kinks(**known)]
-    raw = scores(dtype, kinks, n_random, seed)
+    raw = scores(dtype, kinks, n_random, seed, spec.hard)
     if spec.kind == "binary":
         labels = [0.3, 1e-6, 1 - 1e-6, 0.5, 0.97] if soft else [0.0, 1.0]
         if soft:

@@ -57,7 +57,8 @@ class Jet:
         return jet(other) + -self
 
     def __truediv__(self, other):
-        other = jet(other)
+        if not isinstance(other, Jet):  # x / x is exactly 1, unlike x * (1 / x)
+            return Jet(self.v / other, self.d1 / other, self.d2 / other, self.s2 / abs(other))
         return self * other.chain(1 / other.v, -1 / other.v**2, 2 / other.v**3)
 
     __radd__ = __add__

@@ -3,14 +3,22 @@
 The Hessian is held to 8 ulp of its largest term.  `yardstick` says what is counted.
 """
 
-import fastloss
 import numpy as np
 import pytest
 from grids import everyday
 from oracle import ORACLES
-from yardstick import ORDERS, doubles, worst
+from yardstick import ORDERS, doubles, reference, worst
+
+import fastloss
 
 BUDGET = {"loss": 4, "gradient": 4, "hessian": 8}
+
+
+def budget(name, params, order):
+    """Ulps allowed: four for loss and gradient, with one exception."""
+    if name == "tweedie" and order == "loss" and params.get("constants") and params.get("power", 1.5) not in (0, 1, 2):
+        return 8  # a fractional power of y is added: the error of log y grows with the power
+    return BUDGET[order]
 
 
 def evaluate(loss, order, y, raw):
@@ -25,9 +33,43 @@ def test_ulps(case, dtype, isa, order, exact_values):
     name, params, soft = case
     y, raw, references = exact_values(name, params, soft, dtype)
     got = evaluate(fastloss.get_loss(name, **params), order, y, raw)
-    assert got.dtype == dtype and got.shape == raw.shape
-    message = worst(references[ORDERS.index(order)], got, y, raw, BUDGET[order])
-    assert not message, f"{name} {params} {dtype} {isa} {order}: {message}"
+    assert got.dtype == dtype
+    assert got.shape == raw.shape
+    expected = references[ORDERS.index(order)]
+    excused = False
+    if order == "hessian":
+        excused = beside_a_jump(name, params, dtype, y, raw, got) | almost_subnormal(expected, got)
+    message = worst(expected, got, y, raw, budget(name, params, order), excused=excused)
+    if message:
+        pytest.fail(f"{name} {params} {dtype} {isa} {order}: {message}", pytrace=False)
+
+
+def almost_subnormal(expected, got):
+    """Second derivatives close to the smallest normal number, whose factors may lie below it, are held to it."""
+    tiny = float(np.finfo(expected.dtype).tiny)
+    with np.errstate(invalid="ignore"):
+        return (np.abs(expected.high) < 1e4 * tiny) & (np.abs(got - expected.high) < tiny)
+
+
+def beside_a_jump(name, params, dtype, y, raw, got):
+    """Points within a rounding error of a jump of the second derivative whose computed value is that of a side."""
+    spec = ORACLES[name]
+    known = {**spec.defaults, **params}
+    kinks = np.array([k for k in spec.kinks(**known) if k is not None], dtype)
+    eps = np.finfo(dtype).eps
+    excused = np.zeros(raw.size, bool)
+    if not kinks.size or not spec.jumps:
+        return excused
+    with np.errstate(all="ignore"):
+        x = raw - y if spec.takes in ("difference", "relative") else raw
+        width = 2 * eps * np.maximum(1, np.abs(kinks))
+        near = np.flatnonzero((np.abs(np.abs(x)[:, None] - np.abs(kinks)) <= width).any(axis=1))
+    for i in near:
+        for side in (-1, 1):
+            shifted = dtype.type(raw[i] + side * 4 * eps * max(1, abs(raw[i])))
+            other = reference(name, params, dtype, [y[i]], [shifted])[2]
+            excused[i] |= bool(other.ulps(got[i : i + 1])[0] <= BUDGET["hessian"])
+    return excused
 
 
 def float32_points(n, seed):
@@ -62,14 +104,15 @@ def test_dense_float32(hard_case, isa, order):
         raw = (raw - y).astype(np.float32) + y
         keep = (raw.astype(float) - y) == (raw - y)
         y, raw = y[keep], raw[keep]
-    rounded = {k: v if v is None else float(np.float32(v)) for k, v in params.items()}
-    if name == "mape" and rounded.get("epsilon") is None:
+    rounded = {k: v if v is None else float(np.float32(v)) for k, v in (spec.defaults | params).items()}
+    if name == "mape" and rounded["epsilon"] is None:
         rounded["epsilon"] = float(np.finfo(np.float32).eps)
     got = evaluate(fastloss.get_loss(name, **params), order, y, raw)
     with np.errstate(over="ignore"):
         high = evaluate(fastloss.get_loss(name, **rounded), order, y.astype(float), raw.astype(float))
     message = worst(doubles(np.float32, high), got, y, raw, BUDGET[order])
-    assert not message, f"{name} {params} {isa} {order}: {message}"
+    if message:
+        pytest.fail(f"{name} {params} {isa} {order}: {message}", pytrace=False)
 
 
 def test_ulps_with_weights_and_outputs(name, dtype, isa):

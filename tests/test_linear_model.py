@@ -60,15 +60,33 @@ def quiet(estimator, *args, **kwargs):
         return estimator.fit(*args, **kwargs)
 
 
+def complaints(estimator, X, y):
+    """What a fit says: texts of its warnings and of its error."""
+    texts = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            estimator.fit(X, y)
+        except ValueError as error:
+            texts.append(str(error))
+    return texts + [str(warning.message) for warning in caught]
+
+
+def read_only(X):
+    X = X.copy()
+    X.flags.writeable = False
+    return X
+
+
 def assert_same_model(a, b):
     assert a.n_iter_ == b.n_iter_
     np.testing.assert_array_equal(a.coef_, b.coef_)
     np.testing.assert_array_equal(a.intercept_, b.intercept_)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # Losses
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("loss", CLASSIFIER_LOSSES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_every_classifier_loss_separates(loss, dtype, two_classes):
@@ -76,7 +94,7 @@ def test_every_classifier_loss_separates(loss, dtype, two_classes):
     model = quiet(SGDLossClassifier(loss=loss, learning_rate="invscaling", random_state=0), X.astype(dtype), y)
     assert model.score(X, y) > 0.85
     assert model.coef_.dtype == model.intercept_.dtype == dtype
-    assert model.coef_.shape == (1, 6) and model.intercept_.shape == (1,)
+    assert (model.coef_.shape, model.intercept_.shape) == ((1, 6), (1,))
 
 
 @pytest.mark.parametrize("loss", REGRESSOR_LOSSES)
@@ -90,7 +108,7 @@ def test_every_regressor_loss_lowers_itself(loss, dtype, line):
     constants = [objective.loss(y, np.full_like(y, c)) for c in np.linspace(-1, 4, 101)]
     assert objective.loss(y, raw) < min(constants)
     assert model.coef_.dtype == model.intercept_.dtype == model.predict(X).dtype == dtype
-    assert model.coef_.shape == (5,) and model.intercept_.shape == (1,)
+    assert (model.coef_.shape, model.intercept_.shape) == ((5,), (1,))
 
 
 def test_loss_objects_and_names_agree(line):
@@ -112,7 +130,9 @@ def test_epsilon_reaches_only_the_losses_it_belongs_to():
 def test_quantile_covers_its_share(line):
     X, y = line
     for quantile in (0.1, 0.8):
-        model = quiet(SGDLossRegressor(loss="quantile", quantile=quantile, tol=1e-6, max_iter=300, random_state=0), X, y)
+        model = quiet(
+            SGDLossRegressor(loss="quantile", quantile=quantile, tol=1e-6, max_iter=300, random_state=0), X, y
+        )
         assert abs((y <= model.predict(X)).mean() - quantile) < 0.06
 
 
@@ -177,9 +197,9 @@ def test_loss_parameter_that_float32_cannot_hold():
         model.fit(X.astype(np.float32), y)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # Data: formats, dtypes, the sparse pitfalls of PEERS
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 def sparse_data(seed=0, n=300, d=40):
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((n, d)) * (rng.random((n, d)) < 0.15)
@@ -286,7 +306,7 @@ def test_broken_csr_is_refused(attribute, position, value, message, index):
         lambda X: X.tolist(),
         np.asfortranarray,
         lambda X: np.repeat(X, 2, axis=1)[:, ::2],
-        lambda X: (X.flags.__setattr__("writeable", False), X)[1],
+        read_only,
         lambda X: X.astype(">f8"),
     ],
     ids=["list", "fortran", "strided", "readonly", "big-endian"],
@@ -294,7 +314,7 @@ def test_broken_csr_is_refused(attribute, position, value, message, index):
 def test_any_layout_gives_the_same_bits(convert, line):
     X, y = line
     model = SGDLossRegressor(random_state=0).fit(X, y)
-    assert_same_model(model, SGDLossRegressor(random_state=0).fit(convert(X.copy()), y))
+    assert_same_model(model, SGDLossRegressor(random_state=0).fit(convert(X), y))
 
 
 def test_c_order_input_is_not_copied():
@@ -319,9 +339,9 @@ def test_column_names_are_checked(line):
         model.predict(frame[list("edcba")])
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # Order, threads, instruction sets
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 def test_row_order_is_a_fresh_uniform_permutation():
     order = RowOrder(1000, 5)
     first, second = order.permutation(), order.permutation()
@@ -343,15 +363,17 @@ def test_random_state_and_shuffle(two_classes):
     assert_same_model(clone(model).fit(X, y), clone(model).set_params(random_state=np.random.RandomState(1)).fit(X, y))
     assert (clone(model).fit(X, y).coef_ != clone(model).set_params(random_state=2).fit(X, y).coef_).any()
     fixed = SGDLossClassifier(loss="log_loss", shuffle=False)
-    assert_same_model(clone(fixed).set_params(random_state=1).fit(X, y), clone(fixed).set_params(random_state=2).fit(X, y))
+    assert_same_model(
+        clone(fixed).set_params(random_state=1).fit(X, y), clone(fixed).set_params(random_state=2).fit(X, y)
+    )
 
 
 @pytest.mark.parametrize("convert", [np.asarray, sp.csr_matrix])
 def test_n_threads_does_not_change_a_bit(convert):
     rng = np.random.default_rng(0)
-    X = rng.standard_normal((3000, 30))
+    X = rng.standard_normal((8000, 30))  # enough for threads to be used
     y = (X @ rng.standard_normal((30, 7))).argmax(axis=1)
-    model = SGDLossClassifier(loss="log_loss", random_state=0, max_iter=15)
+    model = SGDLossClassifier(loss="log_loss", random_state=0, max_iter=6)
     one = quiet(clone(model).set_params(n_threads=1), convert(X), y)
     for n_threads in (None, 2, 3, 8):
         assert_same_model(one, quiet(clone(model).set_params(n_threads=n_threads), convert(X), y))
@@ -361,7 +383,7 @@ def test_one_vs_rest_is_one_binary_fit_per_class(three_classes):
     """Same row order for all classes, so each of the models is exactly the binary one."""
     X, y = three_classes
     model = SGDLossClassifier(loss="log_loss", random_state=0).fit(X, y)
-    assert model.coef_.shape == (3, 4) and model.intercept_.shape == (3,)
+    assert (model.coef_.shape, model.intercept_.shape) == ((3, 4), (3,))
     binary = [SGDLossClassifier(loss="log_loss", random_state=0).fit(X, y == k) for k in range(3)]
     np.testing.assert_array_equal(model.coef_, np.vstack([b.coef_ for b in binary]))
     np.testing.assert_array_equal(model.intercept_, np.concatenate([b.intercept_ for b in binary]))
@@ -375,14 +397,14 @@ def test_instruction_sets_agree(two_classes):
     models = []
     for isa in _kernels.available_isas():
         with _kernels.use_isa(isa):
-            models.append(SGDLossClassifier(loss="log_loss", random_state=0).fit(X, y))
+            models.append(SGDLossClassifier(loss="log_loss", learning_rate="invscaling", random_state=0).fit(X, y))
     for model in models:
         np.testing.assert_allclose(model.coef_, models[0].coef_, rtol=1e-10)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # Weights
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 def test_weights_scale_the_step(line):
     X, y = line
     model = SGDLossRegressor(learning_rate="constant", penalty=None, tol=None, max_iter=3, shuffle=False)
@@ -397,17 +419,13 @@ def test_zero_weight_rows_do_not_pull(line):
     weight[::3] = 0
     spoiled = np.where(weight == 0, 1e6, y)
     model = SGDLossRegressor(tol=None, max_iter=3, shuffle=False)
-    assert_same_model(
-        clone(model).fit(X, y, sample_weight=weight), clone(model).fit(X, spoiled, sample_weight=weight)
-    )
+    assert_same_model(clone(model).fit(X, y, sample_weight=weight), clone(model).fit(X, spoiled, sample_weight=weight))
 
 
 def test_class_weight_moves_the_boundary(two_classes):
     X, y = two_classes
     model = SGDLossClassifier(loss="log_loss", random_state=0)
-    shares = [
-        clone(model).set_params(class_weight=w).fit(X, y).predict(X).mean() for w in ({0: 5.0}, None, {1: 5.0})
-    ]
+    shares = [clone(model).set_params(class_weight=w).fit(X, y).predict(X).mean() for w in ({0: 5.0}, None, {1: 5.0})]
     assert shares[0] < shares[1] < shares[2]
 
 
@@ -430,6 +448,15 @@ def test_bad_weights(weight, message):
             model.fit(X, [0, 0, 1, 1], sample_weight=weight)
 
 
+def test_weights_that_float32_cannot_hold():
+    X, y = np.ones((4, 1), dtype=np.float32), np.arange(4.0)
+    for weight, eta0 in ((1e-60, 1e58), (1e60, 1e-62)):
+        model = SGDLossRegressor(learning_rate="constant", eta0=eta0, penalty=None, tol=None, max_iter=3, shuffle=False)
+        unweighted = clone(model).set_params(eta0=0.01).fit(X, y)
+        weighted = model.fit(X, y, sample_weight=np.full(4, weight))
+        np.testing.assert_allclose(weighted.coef_, unweighted.coef_, rtol=1e-5)
+
+
 def test_bad_class_weight(two_classes):
     for bad in ({0: -1.0}, {0: np.nan}):
         with pytest.raises(ValueError, match="class_weight must be >= 0 and finite"):
@@ -438,14 +465,14 @@ def test_bad_class_weight(two_classes):
         SGDLossClassifier(class_weight="unbalanced").fit(*two_classes)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # Stopping and diverging
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 def test_running_out_of_epochs_is_said(line):
     X, y = line
     with pytest.warns(ConvergenceWarning, match="max_iter=2"):
         model = SGDLossRegressor(max_iter=2).fit(X, y)
-    assert model.n_iter_ == 2 and model.t_ == 1001.0
+    assert (model.n_iter_, model.t_) == (2, 1001.0)
 
 
 def test_tol_none_runs_all_epochs_silently(line):
@@ -477,23 +504,28 @@ def test_p8_a_diverged_classifier_says_so(loss):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_p9_a_diverged_regressor_says_so(scale, dtype, line):
     X, y = line
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            SGDLossRegressor(random_state=0).fit((scale * X).astype(dtype), y)
-        except ValueError as error:
-            assert "diverged" in str(error)
-        else:
-            assert any("diverged" in str(w.message) for w in caught)
+    assert any(
+        "diverged" in text for text in complaints(SGDLossRegressor(random_state=0), (scale * X).astype(dtype), y)
+    )
 
 
 def test_overflow_is_an_error_and_leaves_the_last_model(line):
     X, y = line
     model = SGDLossRegressor(random_state=0).fit(X, y)
     before = model.coef_
-    with pytest.raises(ValueError, match="overflow in epoch 1.*diverged.*StandardScaler"):
+    with pytest.raises(ValueError, match=r"overflow in epoch 1.*diverged.*StandardScaler"):
         model.fit(1e200 * X, y)
     assert model.coef_ is before
+
+
+def test_warnings_as_errors_leave_a_whole_model(three_classes, line):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for model, (X, y) in ((SGDLossClassifier(max_iter=2), three_classes), (SGDLossRegressor(max_iter=2), line)):
+            with pytest.raises(ConvergenceWarning):
+                model.fit(X, y)
+            assert model.predict(X).shape == y.shape
+            assert model.n_iter_ == 2
 
 
 def test_warning_points_at_the_caller(line):
@@ -530,9 +562,9 @@ def test_verbose_prints_a_line_per_epoch(line, three_classes, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 9
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # Predictions
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("loss", PROBABILISTIC)
 def test_probabilities(loss, two_classes, three_classes):
     for X, y in (two_classes, three_classes):
@@ -548,7 +580,8 @@ def test_probabilities(loss, two_classes, three_classes):
 @pytest.mark.parametrize("loss", [name for name in CLASSIFIER_LOSSES if name not in PROBABILISTIC])
 def test_no_probabilities(loss, two_classes):
     model = SGDLossClassifier(loss=loss)
-    assert not hasattr(model, "predict_proba") and not hasattr(model, "predict_log_proba")
+    assert not hasattr(model, "predict_proba")
+    assert not hasattr(model, "predict_log_proba")
     with pytest.raises(AttributeError):
         model.predict_proba(two_classes[0])
 
@@ -593,9 +626,9 @@ def test_changing_parameters_after_fit_keeps_predictions(line):
     np.testing.assert_array_equal(model.set_params(loss="huber").predict(X), before)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # Edges of data
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("model", [SGDLossClassifier(), SGDLossRegressor()])
 def test_nan_and_inf_are_refused(bad, model):
@@ -605,7 +638,7 @@ def test_nan_and_inf_are_refused(bad, model):
     for data in (broken, sp.csr_matrix(broken), broken.astype(np.float32)):
         with pytest.raises(ValueError, match="Input X contains"):
             model.fit(data, y)
-    with pytest.raises(ValueError, match="Input y contains|Unknown label type"):
+    with pytest.raises(ValueError, match=r"Input y contains|Unknown label type"):
         model.fit(X, np.array([0.0, bad, 0.0, 1.0]))
     with pytest.raises(ValueError, match="Input X contains"):
         model.fit(X, y).predict(broken)
@@ -641,7 +674,8 @@ def test_impossible_shapes(model):
 def test_constant_columns_and_constant_targets():
     X = np.column_stack([np.ones(50), np.zeros(50), np.linspace(-1, 1, 50)])
     model = SGDLossRegressor(random_state=0).fit(X, np.full(50, 3.0))
-    assert np.isfinite(model.coef_).all() and model.coef_[1] == 0
+    assert np.isfinite(model.coef_).all()
+    assert model.coef_[1] == 0
     np.testing.assert_allclose(model.predict(X), 3.0, atol=0.2)
     for loss in ("huber", "absolute_error", "quantile"):
         assert np.isfinite(quiet(SGDLossRegressor(loss=loss, random_state=0), X, np.full(50, 3.0)).coef_).all()
@@ -672,9 +706,9 @@ def test_extreme_alpha_with_the_optimal_schedule(two_classes):
         assert np.isfinite(quiet(SGDLossClassifier(alpha=alpha, max_iter=5, random_state=0), X, y).coef_).all()
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 # Parameters and start values
-# ----------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("parameters", "error", "message"),
     [
@@ -746,7 +780,8 @@ def test_pickle_and_clone(three_classes, line):
         assert_same_model(model, restored)
         np.testing.assert_array_equal(model.predict(X), restored.predict(X))
         copy = clone(model)
-        assert copy.get_params() == model.get_params() and not hasattr(copy, "coef_")
+        assert copy.get_params() == model.get_params()
+        assert not hasattr(copy, "coef_")
         assert_same_model(model, quiet(copy, X, y))
 
 

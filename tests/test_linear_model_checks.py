@@ -1,6 +1,5 @@
 """scikit-learn's own checks of an estimator's behaviour, over several configurations."""
 
-import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from fastloss import SGDLossClassifier, SGDLossRegressor

@@ -1,14 +1,15 @@
 """The oracle against itself and against other people's code, so that it can be trusted to judge."""
 
-import fastloss
 import numpy as np
 import pytest
-from fastloss.losses import get_class
 from grids import everyday, samples
 from mpmath import mp, mpf
 from oracle import ORACLES, exact, orders
 from scipy import special
 from yardstick import ulp
+
+import fastloss
+from fastloss.losses import get_class
 
 
 def test_every_loss_has_an_oracle(name):
@@ -88,8 +89,8 @@ SCIPY = {
     "huber": lambda y, z: special.huber(1.0, z - y),
     "pseudo_huber": lambda y, z: special.pseudo_huber(1.0, z - y),
     "log_loss": lambda y, z: -special.xlogy(y, sigmoid(z)) - special.xlogy(1 - y, sigmoid(-z)),
-    "focal": lambda y, z: -((1 - np.where(y, sigmoid(z), sigmoid(-z))) ** 2) * np.where(
-        y, special.log_expit(z), special.log_expit(-z)
+    "focal": lambda y, z: (
+        -((1 - np.where(y, sigmoid(z), sigmoid(-z))) ** 2) * np.where(y, special.log_expit(z), special.log_expit(-z))
     ),
     "poly1": lambda y, z: -special.log_expit((2 * y - 1) * z) + 1 - sigmoid((2 * y - 1) * z),
     "log_cosh": lambda y, z: np.log(np.cosh(z - y)),
@@ -140,7 +141,8 @@ def test_tweedie_with_constants_is_half_the_deviance(power):
 def test_constants_make_a_perfect_prediction_cost_nothing(name):
     for y in (0.5, 3.0, 17.0):
         value, slope, _ = (float(v) for v, _ in exact(name, y, np.log(y), np.float64, constants=True))
-        assert abs(value) < 1e-14 and abs(slope) < 1e-14
+        assert abs(value) < 1e-14
+        assert abs(slope) < 1e-14
 
 
 def test_ulp():

@@ -14,7 +14,7 @@ from types import ModuleType
 
 from fastloss._kernels import dispatch
 
-__all__ = ["available_isas", "current_isa", "use_isa"]
+__all__ = ["available_isas", "current_isa", "dispatch", "use_isa"]
 
 ISAS = ("baseline", "avx2", "avx512")
 

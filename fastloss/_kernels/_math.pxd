@@ -11,7 +11,7 @@ Error budgets, in ulp, over the whole range and with gradual underflow (largest 
 held there against mpmath):
 
     exp, expm1, log, log1p, log1p_unit         1.0   (1.5 without FMA)
-    log_cosh, x_minus_log1p_unit                  2.0
+    log_cosh, atanh_rest_unit                     2.0
     exp_sum                                    1.0 of the exact exponential of hi + lo
 
 NaN goes through every function; each function says what it makes of infinities.
@@ -274,13 +274,15 @@ cdef inline real _atanh_rest(real z) noexcept nogil:
         return z * fma(z2, fma(z, <real>0.23331613838672638, <real>0.28550779819488525),
                        fma(z, <real>0.4000012278556824, <real>0.6666666865348816))
     else:
-        return z * fma(z2 * z2, fma(z2, <real>0.14617807153417325, fma(z, <real>0.15331611722055008, <real>0.1818289243253687)),
+        return z * fma(z2 * z2, fma(z2, <real>0.14617807153417325,
+                                    fma(z, <real>0.15331611722055008, <real>0.1818289243253687)),
                        fma(z2, fma(z, <real>0.22222211089379496, <real>0.28571428626253836),
                            fma(z, <real>0.3999999999989889, <real>0.666666666666667)))
 
 
-cdef inline real _atanh_rest_unit(real z) noexcept nogil:
-    """W for z = s^2 <= 1/9, i.e. f in [0, 1]: more terms, and no reduction of the argument."""
+cdef inline real atanh_rest_unit(real z) noexcept nogil:
+    """W = 2 atanh(s)/s - 2 for z = s^2 <= 1/9, i.e. f in [0, 1]: more terms, and no reduction of the argument.
+    f - log(1 + f) is s (f - W), also where f and its logarithm agree in every digit."""
     cdef real z2 = z * z
     cdef real z4
     if real is float:
@@ -300,7 +302,13 @@ cdef inline real _atanh_rest_unit(real z) noexcept nogil:
 cdef inline real log1p_unit(real x) noexcept nogil:
     """log(1 + x) for x in [0, 1]: what softplus needs, at half the cost of log1p."""
     cdef real s = x / (<real>2 + x)
-    return fma(-s, x - _atanh_rest_unit(s * s), x)
+    return fma(-s, x - atanh_rest_unit(s * s), x)
+
+
+cdef inline real log1p_unit_rest(real x, real value) noexcept nogil:
+    """What the last rounding of value = log1p_unit(x) left out; for those who multiply the logarithm."""
+    cdef real s = x / (<real>2 + x)
+    return fma(-s, x - atanh_rest_unit(s * s), x - value)
 
 
 cdef inline real _split_exponent(real u, real *m) noexcept nogil:
@@ -328,7 +336,7 @@ cdef inline real _split_exponent(real u, real *m) noexcept nogil:
 
 cdef inline real log_sum(real a, real x) noexcept nogil:
     """log(a + x) without losing x beside a (or a beside x): a is 0 or 1.  0 -> -inf, below 0 -> NaN, inf -> inf."""
-    cdef real u, lost, m, k, f, s, value, tiny, shift
+    cdef real u, lost, m, k, f, s, value, tiny, shift, scale
     u = a + x
     # What the sum lost: exact, the larger term first.
     lost = select(x > a, a - (u - x), x - (u - a))
@@ -336,8 +344,8 @@ cdef inline real log_sum(real a, real x) noexcept nogil:
     # A subnormal argument (only for a = 0) is made normal first: 2^25 (2^54).
     tiny = <real>1.17549435e-38 if real is float else <real>2.2250738585072014e-308
     shift = select(u < tiny, <real>25.0 if real is float else <real>54.0, <real>0)
-    k = _split_exponent(u * select(u < tiny, <real>33554432.0 if real is float else <real>18014398509481984.0, <real>1), &m)
-    k = k - shift
+    scale = select(u < tiny, <real>33554432.0 if real is float else <real>18014398509481984.0, <real>1)
+    k = _split_exponent(u * scale, &m) - shift
     f = m - <real>1
     s = f / (<real>2 + f)
     lost = lost / u         # at most 2^-24 (2^-53): first order is enough
@@ -359,12 +367,6 @@ cdef inline real log(real x) noexcept nogil:
 cdef inline real log1p(real x) noexcept nogil:
     """log(1 + x); -1 -> -inf, below -1 -> NaN, inf -> inf."""
     return log_sum(<real>1, x)
-
-
-cdef inline real x_minus_log1p_unit(real x) noexcept nogil:
-    """x - log(1 + x) for x in [0, 1], also where the two agree in every digit (x^2 / 2)."""
-    cdef real s = x / (<real>2 + x)
-    return s * (x - _atanh_rest_unit(s * s))
 
 
 cdef inline real log_cosh(real x) noexcept nogil:

@@ -28,6 +28,7 @@ FUNCTIONS = {
     **{
         name: name
         for name in (
+            "atanh_rest_unit",
             "copysign",
             "exp",
             "exp_sum",
@@ -37,13 +38,13 @@ FUNCTIONS = {
             "log",
             "log1p",
             "log1p_unit",
+            "log1p_unit_rest",
             "log_cosh",
             "log_sum",
             "product_error",
             "sign",
             "sqrt",
             "unless_nan",
-            "x_minus_log1p_unit",
         )
     },
 }
@@ -88,9 +89,9 @@ def read_blocks(paths: list[Path]) -> list[Block]:
 
 def _loss_name(node: ast.ClassDef) -> str | None:
     for statement in node.body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-            if statement.targets[0].id == "name" and isinstance(statement.value, ast.Constant):
-                return str(statement.value.value)
+        match statement:
+            case ast.Assign(targets=[ast.Name(id="name")], value=ast.Constant(value=name)):
+                return str(name)
     return None
 
 
@@ -134,6 +135,10 @@ def _formula(method: ast.FunctionDef, where: str) -> Formula:
             continue  # docstring
         if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
             name, value = statement.targets[0].id, statement.value
+            if name in stages:
+                raise FormulaError(
+                    f"{where}, line {statement.lineno}: `{name}` is a stage and cannot be assigned again"
+                )
             if isinstance(value, ast.Call) and getattr(value.func, "id", "") == "stage":
                 stages.append(name)
                 value = value.args[0]
@@ -143,6 +148,10 @@ def _formula(method: ast.FunctionDef, where: str) -> Formula:
             value = statement.value
             parts = value.elts if isinstance(value, ast.Tuple) else [value]
             results = [expression(part, where) for part in parts]
+            if len(results) != (3 if method.name == "sample" else 1):
+                raise FormulaError(
+                    f"{where}, line {statement.lineno}: `sample` returns loss, grad, hess, the others one value"
+                )
             return Formula([a.arg for a in method.args.args], types, statements, stages, results)
         else:
             raise FormulaError(f"{where}, line {statement.lineno}: only `name = expression` and `return`")
@@ -150,7 +159,9 @@ def _formula(method: ast.FunctionDef, where: str) -> Formula:
 
 
 def _is_condition(node: ast.expr) -> bool:
-    return isinstance(node, ast.Compare | ast.BoolOp) or (isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not))
+    return isinstance(node, ast.Compare | ast.BoolOp) or (
+        isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
+    )
 
 
 def expression(node: ast.expr, where: str) -> str:
@@ -186,7 +197,9 @@ def expression(node: ast.expr, where: str) -> str:
             return f"select({inner(test)}, {inner(body)}, {inner(orelse)})"
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in FUNCTIONS:
             return f"{FUNCTIONS[name]}({', '.join(map(inner, args))})"
-    raise FormulaError(f"{where}, line {node.lineno}: `{ast.unparse(node)}` is not in the subset kernels are written in")
+    raise FormulaError(
+        f"{where}, line {node.lineno}: `{ast.unparse(node)}` is not in the subset kernels are written in"
+    )
 
 
 # ------------------------------------------------------------------------------------------------- writing
@@ -208,7 +221,7 @@ STRETCH = 256  # samples; a stage's values stay in L1 beside the block
 
 def render(blocks: list[Block]) -> str:
     """Text of the kernels of all losses, to be put before ``table.pxi``."""
-    parts = ['# Rendered by fastloss/_kernels/_render.py from the classes in fastloss/losses/. Do not edit.\n']
+    parts = ["# Rendered by fastloss/_kernels/_render.py from the classes in fastloss/losses/. Do not edit.\n"]
     for block in blocks:
         parts.append(f"\n# {'-' * 60} {block.name}")
         parts += _point_functions(block)
@@ -238,7 +251,9 @@ def _point_functions(block: Block) -> list[str]:
         if kind == "sample":
             outputs = ", ".join(f"real *{out}" for out in OUTPUTS)
             given = "".join(f", real {name}_" for name in formula.stages)
-            lines.append(f"cdef inline void {block.name}_sample({_arguments(formula)}{given}, {outputs}) noexcept nogil:")
+            lines.append(
+                f"cdef inline void {block.name}_sample({_arguments(formula)}{given}, {outputs}) noexcept nogil:"
+            )
             lines += _locals(formula, given=formula.stages)
             lines += [f"    {out}[0] = {text}" for out, text in zip(OUTPUTS, formula.results, strict=True)]
             lines += [line for k in range(len(formula.stages)) for line in ["", *_stage_function(block, formula, k)]]

@@ -38,7 +38,8 @@ cdef struct Rows32:
     void (*axpy)(float a, const float *x, float *w, Py_ssize_t n) noexcept nogil               # w += a*x
     void (*scale)(float a, float *w, Py_ssize_t n) noexcept nogil                              # w *= a
     double (*total)(const float *x, Py_ssize_t n) noexcept nogil                               # sum x, in float64
-    double (*weighted_total)(const float *x, const double *w, Py_ssize_t n) noexcept nogil     # sum x*w, w = 0 wins over NaN
+    # sum x*w; w = 0 beats NaN
+    double (*weighted_total)(const float *x, const double *w, Py_ssize_t n) noexcept nogil
     void (*store)(const float *x, const double *w, double factor, float *out, Py_ssize_t n) noexcept nogil
     int (*label_signs)(const float *y, Py_ssize_t n) noexcept nogil
 

@@ -13,7 +13,8 @@ cdef class Kernel:
     cdef bint binary                # labels: -1 and 0 must not be mixed
     cdef double params32[MAX_PARAMS]
     cdef double params64[MAX_PARAMS]
-    cdef list names                 # of the parameters
+    cdef list names, values         # of the parameters, as given
+    cdef int lost32, lost64         # a parameter the dtype cannot hold, or -1
     cdef void *data
     cdef const Table *table         # the table `found` was looked up in
     cdef const LossKernels *found

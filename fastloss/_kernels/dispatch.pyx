@@ -28,6 +28,9 @@ from fastloss._kernels.abi cimport ABI_VERSION, BLOCK, MAX_PARAMS, LossKernels, 
 
 cnp.import_array()
 
+_DTYPES = {cnp.NPY_FLOAT32: np.dtype(np.float32), cnp.NPY_FLOAT64: np.dtype(np.float64)}
+_REDUCTIONS = ("mean", "sum", "none")
+
 cdef extern from *:
     """
     #ifdef _OPENMP
@@ -115,7 +118,7 @@ def set_table(capsule):
     global _active
     cdef const Table *table = <const Table *>PyCapsule_GetPointer(capsule, "fastloss._kernels.Table")
     if table.abi_version != ABI_VERSION:
-        raise ImportError(f"instruction-set module has ABI version {table.abi_version}, expected {ABI_VERSION}: rebuild")
+        raise ImportError(f"kernels have ABI version {table.abi_version}, expected {ABI_VERSION}: rebuild fastloss")
     _active = table
 
 
@@ -191,27 +194,35 @@ cdef class Kernel:
         Whether y are class labels.
     params32, params64 : list of float
         Parameters rounded to float32 and float64; NaN marks one that the dtype cannot hold.
-    names : list of str
-        Their names.
+    values : dict of str to float
+        The parameters as given, by name.
     """
 
-    def __init__(self, str name, str target, bint binary, list params32, list params64, list names):
+    def __init__(self, str name, str target, bint binary, list params32, list params64, dict values):
         cdef Py_ssize_t k
-        if len(names) > MAX_PARAMS:
-            raise ValueError(f"{name}: at most {MAX_PARAMS} parameters, got {len(names)}")
+        if len(values) > MAX_PARAMS:
+            raise ValueError(f"{name}: at most {MAX_PARAMS} parameters, got {len(values)}")
         self.name = name
         self.target = target
         self.binary = binary
-        self.names = names
+        self.names = list(values)
+        self.values = list(values.values())
         self.data = NULL
-        for k in range(len(names)):
+        self.lost32 = -1
+        self.lost64 = -1
+        for k in range(len(values)):
             self.params32[k] = params32[k]
             self.params64[k] = params64[k]
+            if self.params32[k] != self.params32[k]:
+                self.lost32 = k
+            if self.params64[k] != self.params64[k]:
+                self.lost64 = k
 
     cdef const LossKernels *kernels(self):
-        cdef bytes name = self.name.encode()
+        cdef bytes name
         cdef Py_ssize_t k
         if self.table != _active:
+            name = self.name.encode()
             for k in range(_active.n_losses):
                 if <bytes>_active.losses[k].name == name:
                     self.table = _active
@@ -222,15 +233,11 @@ cdef class Kernel:
         return self.found
 
     cdef const double *params(self, bint single) except NULL:
-        cdef const double *values = &self.params32[0] if single else &self.params64[0]
-        cdef Py_ssize_t k
-        for k in range(len(self.names)):
-            if values[k] != values[k]:
-                raise ValueError(
-                    f"{self.name}: {self.names[k]} = {self.params64[k]!r} is out of the range of "
-                    f"{'float32' if single else 'float64'}"
-                )
-        return values
+        cdef int lost = self.lost32 if single else self.lost64
+        if lost >= 0:
+            dtype = "float32" if single else "float64"
+            raise ValueError(f"{self.name}: {self.names[lost]} = {self.values[lost]!r} is out of the range of {dtype}")
+        return &self.params32[0] if single else &self.params64[0]
 
 
 # ----------------------------------------------------------------------------------------- arrays
@@ -291,13 +298,16 @@ cdef cnp.ndarray _real_array(object values, str name):
             array = np.asarray(values)
         except (ValueError, TypeError) as error:
             raise type(error)(f"{name} cannot be read as an array: {error}") from error
-    if array.dtype.kind not in "fiub":
+    if not (cnp.PyArray_ISINTEGER(array) or cnp.PyArray_ISFLOAT(array) or cnp.PyArray_ISBOOL(array)):
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
     return array
 
 
 cdef Input _input(cnp.ndarray array):
     cdef Input view
+    view.data = NULL
+    if array is None:
+        return view
     view.data = <const char *>cnp.PyArray_DATA(array)
     view.row = array.strides[0]
     view.column = array.strides[1] if array.ndim == 2 else 0
@@ -309,6 +319,9 @@ cdef Input _input(cnp.ndarray array):
 
 cdef Output _output(cnp.ndarray array):
     cdef Output view
+    view.data = NULL
+    if array is None:
+        return view
     view.data = <char *>cnp.PyArray_DATA(array)
     view.row = array.strides[0]
     view.column = array.strides[1] if array.ndim == 2 else 0
@@ -319,23 +332,26 @@ cdef tuple _shape(cnp.ndarray array):
     return tuple([array.shape[k] for k in range(array.ndim)])
 
 
-cdef tuple _extent(cnp.ndarray array):
+cdef void _extent(cnp.ndarray array, Py_ssize_t *low, Py_ssize_t *high):
     """First byte and one past the last."""
-    cdef Py_ssize_t low = <Py_ssize_t>cnp.PyArray_DATA(array), high = low + array.itemsize
     cdef int k
+    low[0] = <Py_ssize_t>cnp.PyArray_DATA(array)
+    high[0] = low[0] + cnp.PyArray_ITEMSIZE(array)
     for k in range(array.ndim):
         if array.shape[k] == 0:
-            return low, low
+            high[0] = low[0]
+            return
         if array.strides[k] < 0:
-            low += array.strides[k] * (array.shape[k] - 1)
+            low[0] += array.strides[k] * (array.shape[k] - 1)
         else:
-            high += array.strides[k] * (array.shape[k] - 1)
-    return low, high
+            high[0] += array.strides[k] * (array.shape[k] - 1)
 
 
 cdef bint _overlap(cnp.ndarray a, cnp.ndarray b) except -1:
-    cdef tuple first = _extent(a), second = _extent(b)
-    if first[1] <= second[0] or second[1] <= first[0]:
+    cdef Py_ssize_t low_a, high_a, low_b, high_b
+    _extent(a, &low_a, &high_a)
+    _extent(b, &low_b, &high_b)
+    if high_a <= low_b or high_b <= low_a:
         return False
     try:
         return np.shares_memory(a, b, max_work=100000)
@@ -343,24 +359,46 @@ cdef bint _overlap(cnp.ndarray a, cnp.ndarray b) except -1:
         return True
 
 
-cdef cnp.ndarray _check_output(object out, str name, tuple shape, object dtype, list others):
+cdef struct Layout:             # what an output must be
+    int type_number
+    int ndim
+    Py_ssize_t shape[2]
+
+
+cdef Layout _layout(cnp.ndarray like, int ndim, int type_number):
+    cdef Layout layout
+    layout.type_number = type_number
+    layout.ndim = ndim
+    layout.shape[0] = like.shape[0]
+    layout.shape[1] = like.shape[1] if like.ndim == 2 else 0
+    return layout
+
+
+cdef cnp.ndarray _check_output(object out, str name, Layout wanted, others):
     """The caller's output buffer, or an error that says what is wrong with it."""
     cdef cnp.ndarray array
+    cdef bint same
+    cdef int k
     if not isinstance(out, np.ndarray):
         raise TypeError(f"{name} must be a numpy array, got {type(out).__name__}")
     array = out
-    if _shape(array) != shape:
-        raise ValueError(f"{name} has shape {_shape(array)}, expected {shape}")
-    if array.dtype != dtype or not array.dtype.isnative:
-        raise TypeError(f"{name} has dtype {array.dtype}, expected {dtype}")
-    if not array.flags.writeable:
+    same = array.ndim == wanted.ndim
+    for k in range(wanted.ndim):
+        same = same and array.shape[k] == wanted.shape[k]
+    if not same:
+        expected = tuple([wanted.shape[k] for k in range(wanted.ndim)])
+        raise ValueError(f"{name} has shape {_shape(array)}, expected {expected}")
+    if cnp.PyArray_TYPE(array) != wanted.type_number or not cnp.PyArray_ISNOTSWAPPED(array):
+        raise TypeError(f"{name} has dtype {array.dtype}, expected {_DTYPES[wanted.type_number]}")
+    if not cnp.PyArray_ISWRITEABLE(array):
         raise ValueError(f"{name} is read-only")
-    if not array.flags.aligned:
+    if not cnp.PyArray_ISALIGNED(array):
         raise ValueError(f"{name} is not aligned to its dtype")
-    if any([array.strides[k] == 0 and array.shape[k] > 1 for k in range(array.ndim)]):
-        raise ValueError(f"{name} has several entries at one address (stride 0)")
+    for k in range(array.ndim):
+        if array.strides[k] == 0 and array.shape[k] > 1:
+            raise ValueError(f"{name} has several entries at one address (stride 0)")
     for other_name, other in others:
-        if other is not None and _overlap(array, other):
+        if _overlap(array, other):
             raise ValueError(f"{name} shares memory with {other_name}")
     return array
 
@@ -447,7 +485,8 @@ cdef inline bint _packed(Py_ssize_t row, Py_ssize_t column, Py_ssize_t width, Py
     return row == width * size and (width == 1 or column == size)
 
 
-cdef const real *load(const Input *view, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t width, real *tile) noexcept nogil:
+cdef const real *load(const Input *view, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t width,
+                      real *tile) noexcept nogil:
     """Samples first ... first + rows - 1, contiguous: in place, or gathered into the tile."""
     cdef const char *at = view.data + first * view.row
     cdef Py_ssize_t k
@@ -467,7 +506,8 @@ cdef const real *load(const Input *view, Py_ssize_t first, Py_ssize_t rows, Py_s
     return tile
 
 
-cdef void scatter(const real *tile, const Output *view, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t width) noexcept nogil:
+cdef void scatter(const real *tile, const Output *view, Py_ssize_t first, Py_ssize_t rows,
+                  Py_ssize_t width) noexcept nogil:
     """The tile to samples first ... of an output that is not packed."""
     cdef char *at = view.data + first * view.row
     cdef Py_ssize_t i, k
@@ -492,7 +532,8 @@ cdef inline double total(const real *values, const double *weights, Py_ssize_t n
         return _active.rows64.total(values, n) if weights == NULL else _active.rows64.weighted_total(values, weights, n)
 
 
-cdef inline void scaled(const real *values, const double *weights, double factor, real *out, Py_ssize_t n) noexcept nogil:
+cdef inline void scaled(const real *values, const double *weights, double factor, real *out,
+                        Py_ssize_t n) noexcept nogil:
     if real is float:
         _active.rows32.store(values, weights, factor, out, n)
     else:
@@ -714,19 +755,25 @@ cdef double _total_weight(Job *job, bint single, int n_threads, object sample_we
         return <double>job.n
     walk(job, single, True, n_threads, &outcome)
     if outcome.refused >= 0:
-        raise ValueError(
-            f"sample_weight[{outcome.refused}] = {sample_weight[outcome.refused].item()!r}: weights must be finite and >= 0"
-        )
+        weight = sample_weight[outcome.refused].item()
+        raise ValueError(f"sample_weight[{outcome.refused}] = {weight!r}: weights must be finite and >= 0")
     return outcome.total
 
 
-cdef int _raise_refused(Kernel kernel, cnp.ndarray y, Py_ssize_t element, Py_ssize_t width) except -1:
-    cdef list indices = [element // width]
-    if y.ndim == 2:
-        indices.append(element % width)
-    place = tuple(indices)
-    where = ", ".join([str(index) for index in place])
-    raise ValueError(f"y_true[{where}] = {y[place].item()!r}: {kernel.name} needs {kernel.target}")
+cdef int _raise_refused(Kernel kernel, cnp.ndarray y, const Outcome *outcome, Py_ssize_t width) except -1:
+    """The error of a pass that went wrong, if it did."""
+    cdef list place
+    if outcome.no_memory:
+        raise MemoryError(f"no memory for the tiles of {width} outputs")
+    if outcome.refused >= 0:
+        place = [outcome.refused // width]
+        if y.ndim == 2:
+            place.append(outcome.refused % width)
+        where = ", ".join([str(index) for index in place])
+        raise ValueError(f"y_true[{where}] = {y[tuple(place)].item()!r}: {kernel.name} needs {kernel.target}")
+    if outcome.signs == 3:
+        raise ValueError(f"y_true mixes label -1 with labels in [0, 1): {kernel.name} needs {kernel.target}")
+    return 0
 
 
 def evaluate(Kernel kernel not None, int want, y_true, raw_prediction, sample_weight, reduction, loss_out, gradient_out,
@@ -737,45 +784,66 @@ def evaluate(Kernel kernel not None, int want, y_true, raw_prediction, sample_we
     """
     cdef cnp.ndarray y = _real_array(y_true, "y_true")
     cdef cnp.ndarray raw = _real_array(raw_prediction, "raw_prediction")
-    cdef cnp.ndarray weight = None
+    cdef cnp.ndarray weight = None if sample_weight is None else _real_array(sample_weight, "sample_weight")
     cdef cnp.ndarray loss_array = None
     cdef cnp.ndarray gradient_array = None
     cdef cnp.ndarray hessian_array = None
     cdef bint single = cnp.PyArray_TYPE(raw) == cnp.NPY_FLOAT32
-    cdef bint per_sample = reduction == "none"
-    cdef const LossKernels *found = kernel.kernels()
+    cdef int type_number = cnp.NPY_FLOAT32 if single else cnp.NPY_FLOAT64
+    cdef bint per_sample = _is_reduction(reduction, "none"), mean = _is_reduction(reduction, "mean")
     cdef Job job
     cdef Outcome outcome
     cdef int threads
     cdef double weights = 0
 
-    if not isinstance(reduction, str) or reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
-    _check_shapes(y, raw)
-    job.n = raw.shape[0]
-    job.width = raw.shape[1] if raw.ndim == 2 else 1
-    job.rows_per_block = max(1, BLOCK // job.width)
-    threads = resolve_threads(n_threads, job.n // (BLOCKS_PER_CHUNK * job.rows_per_block))
-
-    if sample_weight is not None:
-        weight = _real_array(sample_weight, "sample_weight")
-        if weight.ndim != 1 or weight.shape[0] != job.n:
-            raise ValueError(f"sample_weight has shape {_shape(weight)}, expected ({job.n},)")
-    dtype = np.dtype(np.float32) if single else np.dtype(np.float64)
-    arrays = [("y_true", y), ("raw_prediction", raw), ("sample_weight", weight)]
+    _check_shapes(y, raw, weight)
+    others = [("y_true", y), ("raw_prediction", raw)]
+    if weight is not None:
+        others.append(("sample_weight", weight))
     if loss_out is not None:
         if not per_sample:
             raise ValueError(f"loss_out is for reduction='none'; with {reduction!r} the loss is a float")
-        loss_array = _check_output(loss_out, "loss_out", (job.n,), dtype, arrays)
-        arrays.append(("loss_out", loss_array))
+        loss_array = _check_output(loss_out, "loss_out", _layout(raw, 1, type_number), others)
+        others.append(("loss_out", loss_array))
     elif want & WANT_LOSS and per_sample:
-        loss_array = np.empty(job.n, dtype)
+        loss_array = np.empty(raw.shape[0], _DTYPES[type_number])
     if want & WANT_GRADIENT:
-        gradient_array = _result(gradient_out, "gradient_out", raw, dtype, arrays)
-        arrays.append(("gradient_out", gradient_array))
+        gradient_array = _result(gradient_out, "gradient_out", raw, type_number, others)
     if want & WANT_HESSIAN:
-        hessian_array = _result(hessian_out, "hessian_out", raw, dtype, arrays)
+        others.append(("gradient_out", gradient_array))
+        hessian_array = _result(hessian_out, "hessian_out", raw, type_number, others)
 
+    _bind_kernel(&job, kernel, single, want, hessian)
+    _bind_arrays(&job, y, raw, weight, loss_array, gradient_array, hessian_array)
+    threads = resolve_threads(n_threads, job.n // (BLOCKS_PER_CHUNK * job.rows_per_block))
+    if weight is not None or mean:
+        weights = _total_weight(&job, single, threads, weight)
+    if mean and not weights > 0:
+        what = "there are no samples" if job.n == 0 else "all weights are 0"
+        raise ValueError(f"reduction='mean' is not defined: {what}; use 'sum' or 'none'")
+    job.factor = 1.0 / weights if mean else 1.0
+    walk(&job, single, False, threads, &outcome)
+    _raise_refused(kernel, y, &outcome, job.width)
+
+    value = None
+    if want & WANT_LOSS:
+        value = loss_array if per_sample else (outcome.total / weights if mean else outcome.total)
+    if want == WANT_LOSS:
+        return value
+    if want == WANT_GRADIENT:
+        return gradient_array
+    return (gradient_array, hessian_array) if want & WANT_HESSIAN else (value, gradient_array)
+
+
+cdef bint _is_reduction(object reduction, str name) except -1:
+    if not isinstance(reduction, str) or reduction not in _REDUCTIONS:
+        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+    return reduction == name
+
+
+cdef int _bind_kernel(Job *job, Kernel kernel, bint single, int want, object hessian) except -1:
+    """What the job computes."""
+    cdef const LossKernels *found = kernel.kernels()
     job.want = want
     job.binary = kernel.binary
     job.params = kernel.params(single)
@@ -783,49 +851,29 @@ def evaluate(Kernel kernel not None, int want, y_true, raw_prediction, sample_we
     job.kernel = <void *>found.f32 if single else <void *>found.f64
     job.fisher = NULL
     job.hessian_constant = -1
-    if hessian == "fisher":
+    if want & WANT_HESSIAN and hessian == "fisher":
         job.fisher = <void *>found.fisher_f32 if single else <void *>found.fisher_f64
-    elif hessian != "exact":
+    elif want & WANT_HESSIAN and hessian != "exact":
         job.hessian_constant = hessian
+    return 0
+
+
+cdef int _bind_arrays(Job *job, cnp.ndarray y, cnp.ndarray raw, cnp.ndarray weight, cnp.ndarray loss,
+                      cnp.ndarray gradient, cnp.ndarray hessian) except -1:
+    """What the job reads and writes; None becomes a view without data."""
+    job.n = raw.shape[0]
+    job.width = raw.shape[1] if raw.ndim == 2 else 1
+    job.rows_per_block = max(1, BLOCK // job.width)
     job.y = _input(y)
     job.raw = _input(raw)
-    job.weight.data = NULL
-    if weight is not None:
-        job.weight = _input(weight)
-    job.loss.data = NULL
-    if loss_array is not None:
-        job.loss = _output(loss_array)
-    if gradient_array is not None:
-        job.gradient = _output(gradient_array)
-    if hessian_array is not None:
-        job.hessian = _output(hessian_array)
-
-    if weight is not None or reduction == "mean":
-        weights = _total_weight(&job, single, threads, weight)
-    if reduction == "mean" and not weights > 0:
-        what = "there are no samples" if job.n == 0 else "all weights are 0"
-        raise ValueError(f"reduction='mean' is not defined: {what}; use 'sum' or 'none'")
-    job.factor = 1.0 / weights if reduction == "mean" else 1.0
-    walk(&job, single, False, threads, &outcome)
-    if outcome.no_memory:
-        raise MemoryError(f"no memory for the tiles of {job.width} outputs")
-    if outcome.refused >= 0:
-        _raise_refused(kernel, y, outcome.refused, job.width)
-    if outcome.signs == 3:
-        raise ValueError(f"y_true mixes label -1 with labels in [0, 1): {kernel.name} needs {kernel.target}")
-
-    results = []
-    if want & WANT_LOSS:
-        scalar = outcome.total / weights if reduction == "mean" else outcome.total
-        results.append(loss_array if per_sample else scalar)
-    if want & WANT_GRADIENT:
-        results.append(gradient_array)
-    if want & WANT_HESSIAN:
-        results.append(hessian_array)
-    return results[0] if len(results) == 1 else tuple(results)
+    job.weight = _input(weight)
+    job.loss = _output(loss)
+    job.gradient = _output(gradient)
+    job.hessian = _output(hessian)
+    return 0
 
 
-cdef int _check_shapes(cnp.ndarray y, cnp.ndarray raw) except -1:
+cdef int _check_shapes(cnp.ndarray y, cnp.ndarray raw, cnp.ndarray weight) except -1:
     if raw.ndim != 1 and raw.ndim != 2:
         raise ValueError(f"raw_prediction must have shape (n,) or (n, T), got {_shape(raw)}")
     if raw.ndim == 2 and raw.shape[1] == 0:
@@ -834,15 +882,17 @@ cdef int _check_shapes(cnp.ndarray y, cnp.ndarray raw) except -1:
         raise ValueError(
             f"y_true has shape {_shape(y)} and raw_prediction {_shape(raw)}; they must be equal (nothing is broadcast)"
         )
+    if weight is not None and (weight.ndim != 1 or weight.shape[0] != raw.shape[0]):
+        raise ValueError(f"sample_weight has shape {_shape(weight)}, expected ({raw.shape[0]},)")
     return 0
 
 
-cdef cnp.ndarray _result(object out, str name, cnp.ndarray like, object dtype, list others):
+cdef cnp.ndarray _result(object out, str name, cnp.ndarray like, int type_number, list others):
     """The caller's buffer, or a new array in `like`'s memory order."""
+    cdef bint fortran = cnp.PyArray_IS_F_CONTIGUOUS(like) and not cnp.PyArray_IS_C_CONTIGUOUS(like)
     if out is not None:
-        return _check_output(out, name, _shape(like), dtype, others)
-    fortran = like.flags.f_contiguous and not like.flags.c_contiguous
-    return np.empty(_shape(like), dtype, order="F" if fortran else "C")
+        return _check_output(out, name, _layout(like, like.ndim, type_number), others)
+    return cnp.PyArray_EMPTY(like.ndim, like.shape, type_number, fortran)
 
 
 # ----------------------------------------------------------------------------------------- bandwidth

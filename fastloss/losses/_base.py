@@ -42,7 +42,10 @@ class ParameterSpec:
             (self.at_least > -math.inf, f">= {self.at_least:g}"),
             (self.below < math.inf, f"< {self.below:g}"),
             (self.at_most < math.inf, f"<= {self.at_most:g}"),
-            (self.excluded is not None, f"not between {self.excluded[0]:g} and {self.excluded[1]:g}" if self.excluded else ""),
+            (
+                self.excluded is not None,
+                f"not between {self.excluded[0]:g} and {self.excluded[1]:g}" if self.excluded else "",
+            ),
         ]
         words = " and ".join(text for given, text in bounds if given) or "any finite number"
         return words + (" or None" if self.none else "")
@@ -160,11 +163,14 @@ class Loss:
         unknown = sorted(set(params) - set(self.parameters))
         if unknown:
             known = ", ".join(self.parameters) or "none"
-            raise TypeError(f"{self.name or type(self).__name__}: unknown parameter {unknown[0]!r}; its parameters: {known}")
+            raise TypeError(
+                f"{self.name or type(self).__name__}: unknown parameter {unknown[0]!r}; its parameters: {known}"
+            )
         values = {n: spec.check(self.name, n, params.get(n, spec.default)) for n, spec in self.parameters.items()}
         self.__dict__.update(values, params=MappingProxyType(values))
-        encoded = [[spec.encode(values[n], dtype) for n, spec in self.parameters.items()] for dtype in FLOATS]
-        self.__dict__["_kernel"] = dispatch.Kernel(self.name, self.target, self.kind == "binary", *encoded, list(values))
+        single, double = ([spec.encode(values[n], dtype) for n, spec in self.parameters.items()] for dtype in FLOATS)
+        kernel = dispatch.Kernel(self.name, self.target, self.kind == "binary", single, double, values)
+        self.__dict__["_kernel"] = kernel
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"{type(self).__name__} is immutable; make a new one: {type(self).__name__}({name}=...)")
@@ -174,7 +180,7 @@ class Loss:
         return f"{type(self).__name__}({', '.join(given)})"
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.params == other.params  # type: ignore[attr-defined]
+        return isinstance(other, Loss) and type(self) is type(other) and self.params == other.params
 
     def __hash__(self) -> int:
         return hash((type(self), *self.params.items()))
@@ -223,7 +229,16 @@ class Loss:
             was expected.
         """
         return dispatch.evaluate(
-            self._kernel, dispatch.LOSS, y_true, raw_prediction, sample_weight, reduction, loss_out, None, None, n_threads
+            self._kernel,
+            dispatch.LOSS,
+            y_true,
+            raw_prediction,
+            sample_weight,
+            reduction,
+            loss_out,
+            None,
+            None,
+            n_threads,
         )
 
     def gradient(
@@ -248,7 +263,16 @@ class Loss:
             "none" agree.
         """
         return dispatch.evaluate(
-            self._kernel, dispatch.GRADIENT, y_true, raw_prediction, sample_weight, reduction, None, gradient_out, None, n_threads
+            self._kernel,
+            dispatch.GRADIENT,
+            y_true,
+            raw_prediction,
+            sample_weight,
+            reduction,
+            None,
+            gradient_out,
+            None,
+            n_threads,
         )
 
     def loss_gradient(
@@ -271,7 +295,16 @@ class Loss:
         """
         want = dispatch.LOSS | dispatch.GRADIENT
         return dispatch.evaluate(
-            self._kernel, want, y_true, raw_prediction, sample_weight, reduction, loss_out, gradient_out, None, n_threads
+            self._kernel,
+            want,
+            y_true,
+            raw_prediction,
+            sample_weight,
+            reduction,
+            loss_out,
+            gradient_out,
+            None,
+            n_threads,
         )
 
     def gradient_hessian(
@@ -324,7 +357,7 @@ class Loss:
         )
 
     def _hessian_policy(self, hessian: str) -> float | str:
-        """"exact", "fisher", or the constant of "upper_bound"."""
+        """What dispatch takes: "exact", "fisher", or the constant of "upper_bound"."""
         if hessian == "exact" or (hessian == "fisher" and hasattr(self, "fisher")):
             return hessian
         bound = 1.0 if self.piecewise_linear else self.curvature()
@@ -343,7 +376,9 @@ class Loss:
         """Least upper bound of the second derivative over all y and raw predictions; inf where there is none."""
         return math.inf
 
-    def predict(self, raw_prediction: ArrayLike, link: Literal["loss", "identity", "sigmoid", "exp"] = "loss") -> NDArray:
+    def predict(
+        self, raw_prediction: ArrayLike, link: Literal["loss", "identity", "sigmoid", "exp"] = "loss"
+    ) -> NDArray:
         """What the loss estimates at these raw predictions.
 
         Parameters
@@ -387,7 +422,12 @@ def _positive_side(raw: NDArray) -> NDArray:
     return (raw > 0).astype(raw.dtype)
 
 
-LINKS: dict[str, Callable[[NDArray], NDArray]] = {"identity": np.copy, "sigmoid": sigmoid, "exp": _exp, "sign": _positive_side}
+LINKS: dict[str, Callable[[NDArray], NDArray]] = {
+    "identity": np.copy,
+    "sigmoid": sigmoid,
+    "exp": _exp,
+    "sign": _positive_side,
+}
 
 
 def _rebuild(cls: type[Loss], params: dict[str, Any]) -> Loss:

@@ -12,6 +12,7 @@ from math import copysign, sqrt
 
 __all__ = [
     "INF",
+    "atanh_rest_unit",
     "copysign",
     "exp",
     "exp_sum",
@@ -21,6 +22,7 @@ __all__ = [
     "log",
     "log1p",
     "log1p_unit",
+    "log1p_unit_rest",
     "log_cosh",
     "log_sum",
     "product_error",
@@ -28,7 +30,6 @@ __all__ = [
     "sqrt",
     "stage",
     "unless_nan",
-    "x_minus_log1p_unit",
 ]
 
 INF = math.inf
@@ -42,12 +43,12 @@ def _or_inf(function, x: float) -> float:
 
 
 def exp(x: float) -> float:
-    """e to the x; overflows to inf."""
+    """Exponential of x; overflows to inf."""
     return _or_inf(math.exp, x)
 
 
 def expm1(x: float) -> float:
-    """e to the x, minus 1; overflows to inf."""
+    """Exponential of x, minus 1; overflows to inf."""
     return _or_inf(math.expm1, x)
 
 
@@ -85,17 +86,22 @@ def log1p_unit(x: float) -> float:
     return math.log1p(x)
 
 
-def x_minus_log1p_unit(x: float) -> float:
-    """x - log(1 + x) for x in [0, 1]."""
-    if x < 1e-3:
-        return x * x * (1 / 2 - x * (1 / 3 - x * (1 / 4 - x * (1 / 5 - x / 6))))
-    return x - log1p(x)
+def log1p_unit_rest(x: float, value: float) -> float:
+    """What the last rounding of value = log1p_unit(x) left out: below what a plain float tells."""
+    return 0.0
+
+
+def atanh_rest_unit(z: float) -> float:
+    """2 atanh(s)/s - 2 for z = s*s in [0, 1/9]: log(1 + f) = f - s (f - this) with s = f/(2 + f)."""
+    return 2 * sum(z**k / (2 * k + 1) for k in range(1, 20))
 
 
 def log_cosh(x: float) -> float:
-    """log cosh x."""
+    """Logarithm of cosh x."""
     a = abs(x)
-    return math.log1p(math.expm1(a) ** 2 / (2 * math.exp(a))) if a < 1 else a - math.log(2) + math.log1p(math.exp(-2 * a))
+    return (
+        math.log1p(math.expm1(a) ** 2 / (2 * math.exp(a))) if a < 1 else a - math.log(2) + math.log1p(math.exp(-2 * a))
+    )
 
 
 def product_error(a: float, b: float, p: float) -> float:

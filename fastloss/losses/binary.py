@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastloss.losses._base import Loss, Parameter, sigmoid
-from fastloss.losses._scalar import INF, exp, exp_sum, log1p_unit, product_error, stage, unless_nan
+from fastloss.losses._scalar import exp, exp_sum, fma, log1p_unit, log1p_unit_rest, product_error, stage, unless_nan
 
 
 class _HardLabels(Loss):
@@ -33,7 +33,7 @@ class _SoftLabels(Loss):
 
     @staticmethod
     def domain(y):
-        return y >= 0.0 and y <= 1.0 or y == -1.0
+        return (y >= 0.0 and y <= 1.0) or y == -1.0
 
 
 class LogLoss(_SoftLabels):
@@ -280,7 +280,8 @@ class Exponential(_HardLabels):
         return e, -s * e, e
 
     def _estimate(self, raw: NDArray) -> NDArray:
-        return sigmoid(raw + raw)
+        with np.errstate(over="ignore"):  # an infinite logit is a probability of 0 or 1
+            return sigmoid(raw + raw)
 
 
 class Focal(_SoftLabels):
@@ -324,10 +325,10 @@ class Focal(_SoftLabels):
         e = stage(exp(-a))
         rest = stage(log1p_unit(e))
         near = 1.0 / (1.0 + e)
-        far = e * near
+        far = e / (1.0 + e)
         # near^gamma = exp(-gamma rest);  far^gamma = exp(-gamma (a + rest)), the sum and the products in two parts.
         product = gamma * rest
-        low = product_error(gamma, rest, product)
+        low = product_error(gamma, rest, product) + gamma * log1p_unit_rest(e, rest)
         large = gamma * a
         total = large + product
         lost = product - (total - large) if large > product else large - (total - product)
@@ -337,8 +338,9 @@ class Focal(_SoftLabels):
         cost = abs(raw) + rest
         loss = right * (far_power * rest) + (0.0 if wrong == 0.0 else wrong * (near_power * cost))
         surprise = a + rest
-        right_slope = far_power * (gamma * near * rest + far)
-        wrong_slope = near_power * (gamma * far * surprise + near)
+        # γ near rest + far and γ far surprise + near, over their common denominator: fewer roundings.
+        right_slope = far_power * (fma(gamma, rest, e) / (1.0 + e))
+        wrong_slope = near_power * (fma(gamma * e, surprise, 1.0) / (1.0 + e))
         right_bend = far_power * near * (gamma * rest * (gamma * near - far) + 2.0 * gamma * far + far)
         wrong_bend = near_power * far * (gamma * surprise * (gamma * far - near) + 2.0 * gamma * near + near)
         return loss, direction * (wrong * wrong_slope - right * right_slope), wrong * wrong_bend + right * right_bend
@@ -398,7 +400,7 @@ class Poly1(_HardLabels):
         a = abs(m)
         e = stage(exp(-a))
         near = 1.0 / (1.0 + e)
-        far = e * near
+        far = e / (1.0 + e)
         p = near if m > 0.0 else far
         q = far if m > 0.0 else near
         loss = log1p_unit(e) + (0.0 if m > 0.0 else a) + epsilon * q

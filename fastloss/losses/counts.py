@@ -9,7 +9,19 @@ from __future__ import annotations
 import math
 
 from fastloss.losses._base import Loss, Parameter
-from fastloss.losses._scalar import INF, copysign, exp, exp_sum, expm1, expm1_sum, log, log1p, product_error, stage, unless_nan
+from fastloss.losses._scalar import (
+    INF,
+    copysign,
+    exp,
+    exp_sum,
+    expm1,
+    expm1_sum,
+    log,
+    log1p,
+    product_error,
+    stage,
+    unless_nan,
+)
 
 
 class Poisson(Loss):
@@ -138,7 +150,7 @@ class Tweedie(Loss):
 
     @staticmethod
     def domain(y, power):
-        return not (y < 0.0 and power >= 1.0 or y == 0.0 and power >= 2.0)
+        return not ((y < 0.0 and power >= 1.0) or (y == 0.0 and power >= 2.0))
 
     @staticmethod
     def sample(y, raw, power):
@@ -167,7 +179,8 @@ class Tweedie(Loss):
         # Where both terms overflow, exp(raw) against y decides which is the larger.
         mean = stage(exp(raw))
         loss = first - second
-        loss = loss if loss == loss else copysign(INF, b * mean - a * y)
+        between = a * b == 0.0
+        loss = loss if loss == loss else copysign(INF, (1.0 if between else b) * mean - (0.0 if between else a) * y)
         grad = rising - falling
         grad = grad if grad == grad else copysign(INF, mean - y)
         hess = rise_bend - fall_bend
@@ -186,14 +199,16 @@ class Tweedie(Loss):
     def constant(y, power):
         a = 2.0 - power
         b = 1.0 - power
-        # y^a / (a b) + 1/a - y/b, in the form that stays finite at b = 0 or at a = 0.
-        positive = y if y > 0.0 else (abs(y) if power == 0.0 else 0.0)
+        # y^a / (a b) + 1/a - y/b, in the form that stays finite at b = 0 or at a = 0; (1 - y)²/2 for power 0.
+        positive = max(y, 0.0)
         logarithm = log(positive)
         by_b = logarithm if b == 0.0 else expm1(b * logarithm) / b
         by_a = logarithm if a == 0.0 else expm1(a * logarithm) / a
         near_one = (y * (by_b - 1.0) + 1.0) / a
         near_two = (by_a + 1.0 - y) / b
-        return 1.0 / a - (0.0 if y == 0.0 else y / b) if positive == 0.0 else (near_one if b * b < a * a and power >= 1.0 else near_two)
+        power_term = near_one if abs(power - 1.0) < 0.5 else near_two
+        rest = 1.0 / a - (0.0 if y == 0.0 else y / b)
+        return 0.5 * (1.0 - y) * (1.0 - y) if power == 0.0 else (rest if positive == 0.0 else power_term)
 
 
 class NegativeBinomial(Loss):

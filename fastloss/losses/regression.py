@@ -14,6 +14,7 @@ import numpy as np
 from fastloss.losses._base import Loss, Parameter
 from fastloss.losses._scalar import (
     INF,
+    atanh_rest_unit,
     copysign,
     exp,
     exp_sum,
@@ -29,7 +30,6 @@ from fastloss.losses._scalar import (
     sqrt,
     stage,
     unless_nan,
-    x_minus_log1p_unit,
 )
 
 
@@ -213,10 +213,16 @@ class Cauchy(Loss):
         a = abs(r)
         t = a / scale
         square = t * t
+        # What rounding left out of the square: the quotient's own remainder, twice, and the product's.
+        low = product_error(t, t, square) - 2.0 * t * (product_error(t, scale, a) / scale)
         far = t > 1e15
         value = log_sum(0.0 if far else 1.0, a if far else square)
         # Below 1e-10 the logarithm is its argument, whose square may be below the smallest normal number.
-        loss = 0.5 * a * a if t < 1e-10 else (0.5 * scale * scale) * (2.0 * (value - log(scale)) if far else value)
+        loss = (
+            0.5 * a * a
+            if t < 1e-10
+            else (0.5 * scale * scale) * (2.0 * (value - log(scale)) if far else value + low / (1.0 + square))
+        )
         inverse = scale / r
         grad = scale * inverse if far else r / (1.0 + square)
         hess = -inverse * inverse if far else (1.0 - square) / (1.0 + square) / (1.0 + square)
@@ -254,8 +260,10 @@ class Fair(Loss):
         r = raw - y
         a = abs(r)
         x = a / scale
-        # Below 1e-9 two terms of the series are exact, and nothing falls below the smallest normal number early.
-        near = a * a * (0.5 - x / 3.0) if x < 1e-9 else scale * scale * x_minus_log1p_unit(min(x, 1.0))
+        # x - log(1 + x) is s (x - W), without cancellation.
+        t = min(a, scale)
+        s = t / (2.0 * scale + t)
+        near = scale * s * fma(-scale, atanh_rest_unit(s * s), t)
         # Beyond 1e30 the logarithm is below the last digit of a.
         far = scale * fma(-scale, log1p(min(x, 1e30)), a)
         small = min(a, scale)
@@ -301,10 +309,11 @@ class Welsch(Loss):
         square = t * t
         low = product_error(t, t, square) - 2.0 * t * rest
         low = 0.0 if beyond else low
-        e = exp_sum(-square, -low)
+        # Half the exponent, used twice: the exponential may be below the smallest normal number, r times it not.
+        half = exp_sum(-0.5 * square, -0.5 * low)
         # Below 1e-10 the loss is half the square, whose parts may be below the smallest normal number.
         loss = 0.5 * r * r if t < 1e-10 else (-0.5 * scale * scale) * expm1_sum(-square, -low)
-        return loss, 0.0 if beyond else r * e, (1.0 - 2.0 * square) * e
+        return loss, 0.0 if beyond else r * half * half, (1.0 - 2.0 * square) * half * half
 
     def curvature(self) -> float:
         return 1.0
@@ -338,15 +347,20 @@ class Tukey(Loss):
     def sample(y, raw, scale):
         r = raw - y
         a = abs(r)
-        t = min(a, scale) / scale
-        x = t * t
-        # Below 1e-10 the loss is half the square, whose parts may be below the smallest normal number.
-        loss = 0.5 * a * a if t < 1e-10 else (scale * scale / 6.0) * (x * (3.0 - x * (3.0 - x)))
+        # x = (c/scale)² and v = 1 − x, each in one rounding: squares, difference and reciprocal are kept in two parts.
         c = min(a, scale)
         square = c * c
         limit = scale * scale
-        left = (limit - square) + (product_error(scale, scale, limit) - product_error(c, c, square))
-        v = left / limit
+        limit_low = product_error(scale, scale, limit)
+        left = limit - square
+        square_low = product_error(c, c, square)
+        left_low = ((limit - left) - square) + (limit_low - square_low)
+        inverse = 1.0 / limit
+        inverse_low = -inverse * (product_error(limit, inverse, 1.0) + limit_low * inverse)
+        v = fma(left, inverse, left_low * inverse + left * inverse_low)
+        x = fma(square, inverse, square_low * inverse + square * inverse_low)
+        # Below 1e-10 the loss is half the square, whose parts may be below the smallest normal number.
+        loss = 0.5 * a * a if x < 1e-20 else (limit / 6.0) * (x * (3.0 - x * (3.0 - x)))
         return loss, 0.0 if a > scale else r * (v * v), v * (1.0 - 5.0 * x)
 
     def curvature(self) -> float:

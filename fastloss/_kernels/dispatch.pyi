@@ -1,0 +1,39 @@
+from typing import Any
+
+from numpy.typing import ArrayLike, NDArray
+
+LOSS: int
+GRADIENT: int
+HESSIAN: int
+
+class Kernel:
+    name: str
+    target: str
+    def __init__(
+        self,
+        name: str,
+        target: str,
+        binary: bool,
+        params32: list[float],
+        params64: list[float],
+        values: dict[str, Any],
+    ) -> None: ...
+
+def set_table(capsule: object) -> None: ...
+def cpu_features() -> tuple[str, ...]: ...
+def build_info() -> dict[str, str | int]: ...
+def usable_threads() -> int: ...
+def as_floating(values: ArrayLike, name: str) -> NDArray: ...
+def evaluate(
+    kernel: Kernel,
+    want: int,
+    y_true: ArrayLike,
+    raw_prediction: ArrayLike,
+    sample_weight: ArrayLike | None,
+    reduction: str,
+    loss_out: NDArray | None,
+    gradient_out: NDArray | None,
+    hessian_out: NDArray | None,
+    n_threads: int | None,
+    hessian: str | float = "exact",
+) -> Any: ...

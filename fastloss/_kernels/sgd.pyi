@@ -1,0 +1,61 @@
+"""Types of the compiled module `sgd`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastloss._kernels.dispatch import Kernel
+
+def check_targets(kernel: Kernel, y: NDArray[np.floating]) -> None: ...
+
+class Design:
+    n_rows: int
+    n_columns: int
+    n_stored: int
+    single: bool
+    sparse: bool
+    def __init__(self, X: Any) -> None: ...
+
+class RowOrder:
+    n: int
+    def __init__(self, n: int, seed: int | None = None) -> None: ...
+    def permutation(self) -> NDArray[np.intp]: ...
+
+class Trainer:
+    n_models: int
+    t: float
+    def __init__(
+        self,
+        design: Design,
+        kernel: Kernel,
+        targets: NDArray[np.floating] | NDArray[np.int32],
+        sample_weight: NDArray[np.float64] | None,
+        order: RowOrder,
+        coef: NDArray[np.floating],
+        intercept: NDArray[np.float64],
+        *,
+        positive: Sequence[int] = (1,),
+        class_weight: NDArray[np.float64] | None = None,
+        learning_rate: str,
+        alpha: float,
+        eta0: float,
+        power_t: float,
+        l2: float,
+        intercept_rate: float,
+        want_objective: bool,
+        t: float = 1.0,
+        n_threads: int | None = None,
+    ) -> None: ...
+    def epoch(self) -> None: ...
+    def finish(self) -> None: ...
+    def loss(self, k: int) -> float: ...
+    def objective(self, k: int) -> float: ...
+    def norm(self, k: int) -> float: ...
+    def current_intercept(self, k: int) -> float: ...
+    def n_clipped(self, k: int) -> int: ...
+    def finite(self, k: int) -> bool: ...
+    def eta(self, k: int) -> float: ...
+    def set_eta(self, k: int, eta: float) -> None: ...
+    def stop(self, k: int) -> None: ...

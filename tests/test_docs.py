@@ -1,0 +1,208 @@
+"""The documentation is true: its examples run, its table of losses is the library's, its links lead somewhere."""
+
+import doctest
+import importlib.util
+import inspect
+import re
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastloss
+from fastloss._kernels import _render
+from fastloss.losses import Loss, _base, _scalar
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [path for path in (*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))) if path.is_file()]
+SOURCE_TREE = (ROOT / "setup.py").exists()
+
+if not (ROOT / "docs").is_dir():
+    pytest.skip("the documentation lives in the source tree", allow_module_level=True)
+
+need_source = pytest.mark.skipif(not SOURCE_TREE, reason="outside the source tree")
+
+
+def code_blocks(page, language="python"):
+    return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"))
+
+
+def load(path):
+    """A script as a module, without running its main part."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# examples -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_sessions(page):
+    """Every ``>>>`` of a page, from its first line to its last in one session, gives what the page shows."""
+    options = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    sessions = [block for block in code_blocks(page) if block.lstrip().startswith(">>>")]
+    test = doctest.DocTestParser().get_doctest("\n".join(sessions), {}, page.name, str(page), 0)
+    report = []
+    doctest.DocTestRunner(optionflags=options).run(test, out=report.append)
+    assert not report, "".join(report)
+
+
+def test_readme_shows_every_door():
+    blocks = "".join(code_blocks(ROOT / "README.md"))
+    assert "SGDLossClassifier(" in blocks
+    assert "loss_gradient(" in blocks
+    assert "minimize(" in blocks
+
+
+@pytest.mark.filterwarnings("error")
+def test_own_optimizer(capsys):
+    distances = load(ROOT / "examples" / "own_optimizer.py").main()
+    assert distances["huber"] < 0.1 < 10 * distances["huber"] < distances["squared_error"]
+    assert "evaluations" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("error")
+def test_robust_regression():
+    shares = load(ROOT / "examples" / "robust_regression.py").main()
+    assert shares["median"] == pytest.approx(0.5, abs=0.03)
+    assert shares["90 %"] == pytest.approx(0.9, abs=0.03)
+    assert shares["huber"] == pytest.approx(0.5, abs=0.05)
+    assert shares["mean"] > 0.6  # the tail pulls it up
+
+
+def test_every_example_is_tested():
+    tested = set(re.findall(r'"examples" / "(\w+\.py)"', Path(__file__).read_text(encoding="utf-8")))
+    assert tested == {path.name for path in (ROOT / "examples").glob("*.py")}
+
+
+# the README's commands ------------------------------------------------------------------------------------------
+
+
+def test_commands_are_the_readmes():
+    lines = "".join(code_blocks(ROOT / "README.md", "sh")).splitlines()
+    assert 'python -m pip install -e ".[bench]" && python -m benchmarks' in lines
+    assert 'python -m pip install -e ".[test]" && python -m pytest' in lines
+
+
+def test_options_of_the_benchmarks_exist():
+    parser = pytest.importorskip("benchmarks.__main__", reason="the benchmarks live in the source tree").parser()
+    commands = re.findall(r"python -m benchmarks +(--.*?)(?: +#.*)?$", (ROOT / "README.md").read_text("utf-8"), re.M)
+    assert len(commands) >= 2
+    for command in commands:
+        parser.parse_args(command.split())
+
+
+# generated pages ------------------------------------------------------------------------------------------------
+
+
+def test_table_of_losses_is_up_to_date():
+    made = load(ROOT / "docs" / "make_losses.py").page()
+    there = (ROOT / "docs" / "losses.md").read_text(encoding="utf-8")
+    assert there == made, "run: python docs/make_losses.py"
+
+
+def test_table_of_losses_is_complete(name):
+    (line,) = [
+        line
+        for line in (ROOT / "docs" / "losses.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith(f"| `{name}` |")
+    ]
+    cells = re.split(r"(?<!\\)\|", line)[1:-1]
+    assert len(cells) == 7
+    assert all(cell.strip() for cell in cells)
+    for parameter, spec in type(fastloss.get_loss(name)).parameters.items():
+        assert f"`{parameter}={spec.default}`" in cells[2]
+
+
+@need_source
+def test_measured_errors_script_starts():
+    module = runpy.run_path(str(ROOT / "docs" / "measure_errors.py"), run_name="not main")
+    errors = module["largest"]("huber", {}, False, np.dtype(np.float32), 5)
+    assert errors.shape == (3,)
+    assert np.all(errors[:2] <= 4)
+
+
+# links and names ------------------------------------------------------------------------------------------------
+
+
+@need_source
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        if not re.match(r"https?:", target):
+            assert (page.parent / target).exists(), target
+
+
+@need_source
+def test_readme_names_every_source_file():
+    """The table of files has every file of the package, and no file that is not there."""
+    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Where to look in the source")[2]
+    named = set()
+    for row in re.findall(r"(?m)^\| (`.*?) \|", table):
+        first, *others = re.findall(r"`([^`]+)`", row)
+        named |= {first, *(str(Path(first).parent / other) for other in others)}
+    for path in named:
+        assert (ROOT / path).exists(), path
+    kinds = ("*.py", "*.pyx", "*.pxi")
+    there = {str(path.relative_to(ROOT)) for kind in kinds for path in (ROOT / "fastloss").rglob(kind)}
+    assert there - named <= {"fastloss/__init__.py", "fastloss/_version.py"}
+
+
+# CONTRIBUTING ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def walkthrough():
+    """The class and the oracle of "How to add a loss"."""
+    blocks = code_blocks(ROOT / "CONTRIBUTING.md")
+    (loss,) = [block for block in blocks if block.startswith("class ")]
+    (oracle,) = [block for block in blocks if block.startswith("@oracle_for")]
+    return loss, oracle
+
+
+@need_source
+def test_walkthrough_renders(walkthrough, tmp_path):
+    """The example's formula is in the subset, and becomes a kernel."""
+    path = tmp_path / "regression.py"
+    path.write_text(walkthrough[0], encoding="utf-8")
+    (block,) = _render.read_blocks([path])
+    assert block.name == "berhu"
+    assert block.parameters == ["delta"]
+    assert "berhu_kernel[double]" in _render.render([block])
+
+
+@need_source
+def test_walkthrough_is_right(walkthrough):
+    """The example's formula, run in Python, agrees with the example's oracle."""
+    from jet import Jet
+
+    oracles = {}
+
+    def oracle_for(name, takes, **where):
+        return lambda function: oracles.setdefault(name, (function, where))
+
+    names = {**vars(_scalar), "Loss": Loss, "Parameter": _base.Parameter}
+    exec(walkthrough[0], names)
+    exec(walkthrough[1], {"oracle_for": oracle_for})
+    cls, (oracle, where) = names["Berhu"], oracles["berhu"]
+    assert inspect.getdoc(cls).splitlines()[0].endswith(".")
+    for parameters in ({"delta": 1.0}, *where["grid"]):
+        for r in (-40.0, -1.5, -0.05, 0.0, 0.3, 0.9, 2.0, 100.0):
+            exact = oracle(Jet(r, 1), **parameters)
+            got = cls.sample(0.0, r, **parameters)
+            np.testing.assert_allclose(got, [float(exact.v), float(exact.d1), float(exact.d2)], rtol=1e-14)
+
+
+@need_source
+def test_what_formulas_may_use_is_listed():
+    """CONTRIBUTING names every function of the subset."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text.partition("### What a formula may contain")[2].partition("\n## ")[0]
+    named = {word for code in re.findall(r"`([^`]+)`", section) for word in code.split()}
+    assert set(_render.FUNCTIONS) <= named
+    assert "stage" in named

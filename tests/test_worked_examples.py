@@ -1,0 +1,87 @@
+"""The worked examples of the page the project began from, number by number."""
+
+import numpy as np
+import pytest
+
+import fastloss
+
+
+def per_sample(name, y, raw, dtype, **params):
+    value, gradient = fastloss.loss_gradient(name, np.array(y, dtype), np.array(raw, dtype), reduction="none", **params)
+    return value, gradient
+
+
+def test_2_cross_entropy_from_a_logit(dtype, isa):
+    digits = 7
+    value, gradient = per_sample("log_loss", [1], [-1], dtype)
+    assert round(float(value[0]), digits) == pytest.approx(1.3132617, abs=2e-7 if dtype == np.float32 else 1e-12)
+    assert round(float(gradient[0]), digits) == pytest.approx(-0.7310586, abs=2e-7 if dtype == np.float32 else 1e-12)
+    probability = fastloss.get_loss("log_loss").predict(np.array([-1], dtype))
+    assert float(probability[0]) == pytest.approx(0.2689414, abs=1e-7)
+
+
+def test_3_hinge(dtype, isa):
+    value, gradient = per_sample("hinge", [1, 1, -1], [2.0, 0.2, 0.3], dtype)
+    one, fifth, third = (dtype.type(x) for x in (1, 0.2, 0.3))
+    assert value.tolist() == [0, one - fifth, one + third]
+    np.testing.assert_allclose(value, [0, 0.8, 1.3], rtol=np.finfo(dtype).eps)
+    assert gradient.tolist() == [0, -1, 1]
+
+
+def test_4_squared_and_absolute_error(dtype, isa):
+    y, raw = [3, -2, 0.5, 4], [5, -3, 0.5, 1]
+    value, gradient = per_sample("squared_error", y, raw, dtype)
+    assert value.tolist() == [2, 0.5, 0, 4.5]
+    assert gradient.tolist() == [2, -1, 0, -3]
+    value, gradient = per_sample("absolute_error", y, raw, dtype)
+    assert value.tolist() == [2, 1, 0, 3]
+    assert gradient.tolist() == [1, -1, 0, -1]
+
+
+def test_6_hinge_margins(dtype, isa):
+    value, gradient = per_sample("hinge", [1, -1, -1], [1.2, -0.4, 2.0], dtype)
+    np.testing.assert_allclose(value, [0, 0.6, 3.0], rtol=2 * np.finfo(dtype).eps)
+    assert gradient.tolist() == [0, 1, 1]
+    value, gradient = per_sample("hinge", [1, -1], [1, -1], dtype)  # margin exactly 1
+    assert value.tolist() == [0, 0]
+    assert gradient.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 1.0), (3.0, 1.0), (0.25, 2.0)])
+def test_7_weighted_cross_entropy(isa, alpha, beta):
+    z = np.array([-1.0, 0.0, 0.7, 3.0])
+    p = 1 / (1 + np.exp(-z))
+    for y in (0.0, 1.0, 0.3):
+        value, gradient = per_sample("log_loss", np.full(4, y), z, float, pos_weight=alpha, neg_weight=beta)
+        np.testing.assert_allclose(value, -(alpha * y * np.log(p) + beta * (1 - y) * np.log(1 - p)), rtol=1e-14)
+        np.testing.assert_allclose(gradient, -alpha * y * (1 - p) + beta * (1 - y) * p, rtol=1e-14, atol=1e-15)
+
+
+def test_7_class_weights_are_not_sample_weights(isa):
+    """pos_weight belongs to the formula: unlike a sample weight it does not enter the denominator of the mean."""
+    y, z = np.array([1.0, 0.0]), np.array([0.3, -0.4])
+    positive, negative = (float(v) for v in fastloss.loss("log_loss", y, z, reduction="none"))
+    assert fastloss.loss("log_loss", y, z, pos_weight=3.0) == pytest.approx((3 * positive + negative) / 2, rel=1e-15)
+    weighted = fastloss.loss("log_loss", y, z, np.array([3.0, 1.0]))
+    assert weighted == pytest.approx((3 * positive + negative) / 4, rel=1e-15)
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.3, 0.9])
+def test_8_label_smoothing_is_the_same_soft_target(dtype, isa, smoothing):
+    z = np.linspace(-5, 5, 31).astype(dtype)
+    for y in (0.0, 1.0, 0.25):
+        soft = (1 - smoothing) * y + smoothing / 2
+        one = per_sample("log_loss", np.full(31, y), z, dtype, label_smoothing=smoothing)
+        other = per_sample("log_loss", np.full(31, soft), z, dtype)
+        eps = np.finfo(dtype).eps
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_allclose(a, b, rtol=8 * eps, atol=8 * eps)
+
+
+@pytest.mark.parametrize("delta", [1.0, 2.0, 0.5])
+def test_9_huber(dtype, isa, delta):
+    r = np.array([0, 0.25, delta, 1.5 * delta, 4 * delta, -delta, -4 * delta])
+    value, gradient = per_sample("huber", np.zeros(7), r, dtype, delta=delta)
+    a = np.abs(r)
+    assert value.tolist() == np.where(a <= delta, r * r / 2, delta * (a - delta / 2)).tolist()
+    assert gradient.tolist() == np.clip(r, -delta, delta).tolist()
