@@ -7,6 +7,7 @@ from mpmath import mp, mpf
 from oracle import exact
 
 ORDERS = ("loss", "gradient", "hessian")
+MULTIPLIERS = ("pos_weight", "neg_weight", "epsilon")  # of log_loss and poly1
 
 
 @dataclass
@@ -24,6 +25,7 @@ class Reference:
     unit: np.ndarray
     limit: np.ndarray
     exact: list
+    factor: float = 1.0
 
     def ulps(self, got):
         """Error of every element in ulp; inf where a NaN, an infinity or a sign is wrong."""
@@ -34,8 +36,9 @@ class Reference:
         with np.errstate(all="ignore"):
             distance = np.abs((got - self.high) - self.low)
             error = distance / self.unit
-        # below the smallest normal number the promise is absolute
-        error[(np.abs(self.high) < tiny) & (distance < tiny)] = 0
+        # below the smallest normal number the promise is absolute; a parameter that multiplies the loss multiplies
+        # what was below it
+        error[(np.abs(self.high) < self.factor * tiny) & (distance < tiny)] = 0
         error[np.isnan(error)] = np.inf
         # a value within a few ulp of the largest number may round to either side of it
         top = (np.abs(self.high) >= almost) & (np.abs(got) >= almost) & (np.sign(got) == np.sign(self.high))
@@ -63,10 +66,15 @@ def reference(name, params, dtype, y, raw):
     for yi, ri in zip(y, raw, strict=True):
         for column, pair in zip(columns, exact(name, yi, ri, dtype, **params), strict=True):
             column.append(pair)
-    return [_pack(column, dtype) for column in columns]
+    return [_pack(column, dtype, multiplier(params)) for column in columns]
 
 
-def _pack(column, dtype):
+def multiplier(params):
+    """The largest factor among the parameters, at least 1."""
+    return max([1.0, *(abs(float(params[key])) for key in MULTIPLIERS if params.get(key) is not None)])
+
+
+def _pack(column, dtype, factor):
     beyond = mpf(2) ** np.finfo(dtype).maxexp
     high, low, unit = (np.empty(len(column)) for _ in range(3))
     for i, (value, largest) in enumerate(column):
@@ -78,10 +86,10 @@ def _pack(column, dtype):
         low[i] = float(value - high[i]) if np.isfinite(high[i]) else 0
         unit[i] = ulp(max(abs(value), largest), dtype) if np.isfinite(high[i]) else 1
     values = [value for value, _ in column]
-    return Reference(dtype, high, low, unit, np.array([bool(mp.isinf(v)) for v in values]), values)
+    return Reference(dtype, high, low, unit, np.array([bool(mp.isinf(v)) for v in values]), values, factor)
 
 
-def doubles(dtype, values):
+def doubles(dtype, values, factor=1.0):
     """A `Reference` for ``dtype`` from float64 values that are exact enough."""
     values = np.asarray(values, np.float64)
     info = np.finfo(dtype)
@@ -89,7 +97,7 @@ def doubles(dtype, values):
         exponent = np.frexp(values)[1] - 1
     exponent = np.clip(exponent, info.minexp, info.maxexp)
     unit = np.ldexp(1.0, exponent - info.nmant)
-    return Reference(np.dtype(dtype), values, np.zeros_like(values), unit, np.isinf(values), values)
+    return Reference(np.dtype(dtype), values, np.zeros_like(values), unit, np.isinf(values), values, factor)
 
 
 def worst(ref, got, y, raw, limit, count=8, excused=False):

@@ -94,8 +94,15 @@ cdef void row_store(const real *x, const double *w, double factor, real *out, Py
 
 cdef int row_label_signs(const real *y, Py_ssize_t n) noexcept nogil:
     """1 if some label is below 0, 2 if some label is in [0, 1), both added: -1 and 0 must not be mixed."""
-    cdef Py_ssize_t i, below = 0, inside = 0
+    cdef Py_ssize_t i
+    # Flags as wide as the labels: others would halve the lanes.
+    cdef int32_t below32 = 0, inside32 = 0
+    cdef int64_t below64 = 0, inside64 = 0
     for i in range(n):
-        below += y[i] < 0
-        inside += (y[i] >= 0) & (y[i] < 1)
-    return (1 if below else 0) + (2 if inside else 0)
+        if real is float:
+            below32 |= y[i] < 0
+            inside32 |= (y[i] >= 0) & (y[i] < 1)
+        else:
+            below64 |= y[i] < 0
+            inside64 |= (y[i] >= 0) & (y[i] < 1)
+    return (1 if below32 or below64 else 0) + (2 if inside32 or inside64 else 0)

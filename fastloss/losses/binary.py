@@ -399,12 +399,12 @@ class Poly1(_HardLabels):
         m = s * raw
         a = abs(m)
         e = stage(exp(-a))
-        near = 1.0 / (1.0 + e)
         far = e / (1.0 + e)
+        near = 1.0 - far
         p = near if m > 0.0 else far
         q = far if m > 0.0 else near
         loss = log1p_unit(e) + (0.0 if m > 0.0 else a) + epsilon * q
-        return loss, -s * (q * (1.0 + epsilon * p)), p * q * (1.0 + epsilon * (p - q))
+        return loss, -s * (q * fma(epsilon, p, 1.0)), p * q * (1.0 + epsilon * (p - q))
 
     def curvature(self) -> float:
         # p q (1 + ε (p − q)) with p = (1 + t)/2: (1 − t²)(1 + ε t)/4, greatest where 3 ε t² + 2 t − ε = 0.
