@@ -304,3 +304,12 @@ def test_p43_entry_points_agree(case, dtype, isa):
             assert found["loss", "loss", reduction] == found["loss_gradient", "loss", reduction]
             gradients = {v for (_, part, r), v in found.items() if part == "gradient" and r == reduction}
             assert len(gradients) == 1, (reduction, w is None)
+
+
+@pytest.mark.parametrize("name", ["poisson", "gamma", "tweedie", "negative_binomial"])
+def test_nan_scores_stay_nan_beside_infinite_constants(name, dtype, isa):
+    """Constants that overflow must not hide a NaN in raw (seen with y = 1e30 and Tweedie of power 0)."""
+    params = {"power": 0.0} if name == "tweedie" else {}
+    loss = fastloss.get_loss(name, constants=True, **params)
+    y = np.array([np.finfo(dtype).max / 2], dtype)
+    assert np.isnan(loss.loss(y, np.array([np.nan], dtype), reduction="none")).all()

@@ -12,7 +12,7 @@ expression selects between two values already computed, so that loops stay free 
 
 ``name = stage(expression)`` computes that value in a loop of its own, a short stretch of samples ahead of the loop
 that uses it.  A long chain of dependent operations leaves a core waiting: its window holds only two or three samples
-at once.  Two loops with half the chain each overlap twice as many (log_loss: 130 -> 200 M samples/s in float64).
+at once.  Two loops with half the chain each overlap twice as many (log_loss: 130 -> 240 M samples/s in float64).
 """
 
 from __future__ import annotations
@@ -316,7 +316,7 @@ def _kernel(block: Block) -> str:
             "        for i in range(n):",
             f"            loss_i = {block.name}_constant({_call(block, 'constant', at)})",
             # A deviance is not negative: where its two parts overflow, it does.
-            "            loss[i] = select(loss_i == <real>INFINITY, loss_i, loss[i] + loss_i)",
+            "            loss[i] = select((loss_i == <real>INFINITY) & (loss[i] == loss[i]), loss_i, loss[i] + loss_i)",
         ]
     return "\n".join([*lines, "    return n", ""])
 
