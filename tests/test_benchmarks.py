@@ -164,8 +164,7 @@ def test_peers_compute_our_loss(name, dtype):
         try:
             kernel = peer.kernel(name, loss.params)
         except peers.NotAvailable:
-            assert peer.NAME != "NumPy", "every loss has a NumPy version"
-            continue
+            continue  # shown as n/a
         theirs, gradient = kernel.per_sample(y, raw)
         assert gradient.dtype == raw.dtype
         np.testing.assert_allclose(gradient, own_gradient, **tolerance, err_msg=peer.NAME)
