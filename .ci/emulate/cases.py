@@ -12,14 +12,16 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
-import fastloss
 from grids import magnitudes, samples
 from oracle import ORACLES
+
+import fastloss
 
 
 def write(name, label, params, x, w):
     """One case, as `Case` in compare.c."""
-    assert x.dtype == w.dtype and x.size == w.size > 140
+    assert x.dtype == w.dtype
+    assert x.size == w.size > 140
     encoded = [*params, *[0.0] * (8 - len(params))]
     is_double = x.dtype == np.float64
     sys.stdout.buffer.write(struct.pack("40s80sii8d", name.encode(), label.encode(), is_double, x.size, *encoded))
