@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT / "fastloss" / "_kernels"))
 from _render import read_blocks, render  # noqa: E402
 
-FORMULAS = [ROOT / "fastloss" / "losses" / f"{family}.py" for family in ("regression", "counts", "binary")]
+FORMULAS = [ROOT / "fastloss" / "losses" / f"{family}.py" for family in ("regression", "counts", "binary", "multiclass")]
 RENDERED = Path("build") / "rendered"
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 
@@ -35,9 +35,10 @@ ISA_MODULE = """\
 from libc.math cimport INFINITY
 
 from fastloss._kernels._math cimport *
-from fastloss._kernels.abi cimport ABI_VERSION, LossKernels, Table
+from fastloss._kernels.abi cimport ABI_VERSION, LossKernels, ScoreKernels, Table
 
 include "fastloss/_kernels/rows.pxi"
+include "fastloss/_kernels/multiclass.pxi"
 include "kernels.pxi"
 include "fastloss/_kernels/table.pxi"
 """
@@ -84,6 +85,8 @@ def extensions() -> list[Extension]:
         Extension(
             f"fastloss._kernels.isa_{isa}",
             [str(RENDERED / f"isa_{isa}.pyx"), str(RENDERED / f"guard_{isa}.c")],
+            include_dirs=["fastloss/_kernels"],
+            depends=["fastloss/_kernels/simd.h", "fastloss/_kernels/simd_body.h"],
             extra_compile_args=[*ARITHMETIC, *ISA_FLAGS[isa]],
             # Kernels vectorise only if every small function is inlined, however large the loop gets.
             define_macros=[("CYTHON_INLINE", "inline __attribute__((__always_inline__))"), *rename_entry(isa)],
@@ -98,7 +101,7 @@ def extensions() -> list[Extension]:
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
             extra_compile_args=[*ARITHMETIC],
         )
-        for name in ("dispatch", "sgd")
+        for name in ("dispatch", "linear", "sgd")
         if (ROOT / "fastloss" / "_kernels" / f"{name}.pyx").exists()
     ]
     return kernels + threaded

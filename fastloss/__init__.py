@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from fastloss import losses
 from fastloss._config import show_config
+from fastloss._softmax import log_softmax, logsumexp, softmax
 from fastloss._version import __version__
 from fastloss.functional import gradient, gradient_hessian, loss, loss_gradient
 from fastloss.losses import get_loss, list_losses
+from fastloss.objective import LinearObjective
 
 __all__ = [
+    "LinearObjective",
     "SGDLossClassifier",
     "SGDLossRegressor",
     "__version__",
@@ -16,10 +19,13 @@ __all__ = [
     "gradient",
     "gradient_hessian",
     "list_losses",
+    "log_softmax",
+    "logsumexp",
     "loss",
     "loss_gradient",
     "losses",
     "show_config",
+    "softmax",
 ]
 
 

@@ -74,6 +74,30 @@ def test_robust_regression():
     assert shares["mean"] > 0.6  # the tail pulls it up
 
 
+@pytest.mark.filterwarnings("error")
+def test_linear_objective(capsys):
+    found = load(ROOT / "examples" / "linear_objective.py").main()
+    assert found["ours"] == pytest.approx(found["scikit-learn"], rel=1e-5)
+    assert found["right"] > 0.98
+    assert "evaluations" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("error")
+def test_newton_cg():
+    found = load(ROOT / "examples" / "newton_cg.py").main()
+    assert found["Newton-CG"] > 0.95
+    assert found["trust-ncg"] > 0.95
+    assert found["rates"] < 0.02
+
+
+@pytest.mark.filterwarnings("error")
+def test_policy_gradient(capsys):
+    expected = load(ROOT / "examples" / "policy_gradient.py").main()
+    assert expected[0] == pytest.approx(0.5, abs=0.03)  # the policy that knows nothing, chances symmetric about ½
+    assert expected[-1] > 0.75
+    assert "best possible" in capsys.readouterr().out
+
+
 def test_every_example_is_tested():
     tested = set(re.findall(r'"examples" / "(\w+\.py)"', Path(__file__).read_text(encoding="utf-8")))
     assert tested == {path.name for path in (ROOT / "examples").glob("*.py")}

@@ -1,5 +1,7 @@
 """The worked examples of the page the project began from, number by number."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -85,3 +87,32 @@ def test_9_huber(dtype, isa, delta):
     a = np.abs(r)
     assert value.tolist() == np.where(a <= delta, r * r / 2, delta * (a - delta / 2)).tolist()
     assert gradient.tolist() == np.clip(r, -delta, delta).tolist()
+
+
+# through the linear objective ------------------------------------------------------------------------------------
+
+
+def test_1_empirical_risk_and_its_gradient(dtype):
+    """Model w·x on (1, 2), (2, 3) at w = 1: risk (½ + ½) / 2, gradient (−1·1 − 1·2) / 2."""
+    X, y, w = np.array([[1], [2]], dtype), np.array([2, 3], dtype), np.array([1.0])
+    value, gradient = fastloss.LinearObjective(X, y, "squared_error", fit_intercept=False)(w)
+    assert value == 0.5
+    assert gradient.tolist() == [-1.5]
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+@pytest.mark.parametrize("name", ["squared_error", "huber", "log_loss", "hinge", "cross_entropy"])
+def test_12_mini_batches_are_unbiased(name, size):
+    """The mean of value and gradient over all batches of a size is that of the full data."""
+    rng = np.random.default_rng(0)
+    X, w = rng.normal(size=(7, 3)), rng.normal(size=(3, 4) if name == "cross_entropy" else 4)
+    y = np.array([0, 1, 1, 0, 1, 2 if name == "cross_entropy" else 0, 1])
+
+    def risk(rows):
+        more = {"n_classes": 3} if name == "cross_entropy" else {}
+        return fastloss.LinearObjective(X[rows], y[rows], name, alpha=0.1, **more)(w)
+
+    batches = [risk(list(rows)) for rows in itertools.combinations(range(7), size)]
+    value, gradient = risk(list(range(7)))
+    assert np.mean([batch[0] for batch in batches]) == pytest.approx(value, rel=1e-14)
+    np.testing.assert_allclose(np.mean([batch[1] for batch in batches], axis=0), gradient, rtol=1e-13, atol=1e-15)

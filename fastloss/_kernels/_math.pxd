@@ -335,7 +335,7 @@ cdef inline real _split_exponent(real u, real *m) noexcept nogil:
 
 
 cdef inline real log_sum(real a, real x) noexcept nogil:
-    """log(a + x) without losing x beside a (or a beside x): a is 0 or 1.  0 -> -inf, below 0 -> NaN, inf -> inf."""
+    """log(a + x) without losing x beside a (or a beside x), a >= 0.  0 -> -inf, below 0 -> NaN, inf -> inf."""
     cdef real u, lost, m, k, f, s, value, tiny, shift, scale
     u = a + x
     # What the sum lost: exact, the larger term first.
@@ -367,6 +367,29 @@ cdef inline real log(real x) noexcept nogil:
 cdef inline real log1p(real x) noexcept nogil:
     """log(1 + x); -1 -> -inf, below -1 -> NaN, inf -> inf."""
     return log_sum(<real>1, x)
+
+
+cdef inline real power(real x, real y) noexcept nogil:
+    """x^y for x >= 0, |y| log x of moderate size: exp(y log x) with y log x in two parts, since the exponential
+    magnifies their error by their size.  0^y is 0, 1 or inf; x^0 is 1."""
+    cdef real tiny = <real>1.17549435e-38 if real is float else <real>2.2250738585072014e-308
+    cdef real shift = select(x < tiny, <real>25.0 if real is float else <real>54.0, <real>0)
+    cdef real scaled = x * select(x < tiny, <real>33554432.0 if real is float else <real>18014398509481984.0, <real>1)
+    cdef real m, k, f, s, main, rest, large, small, total, lost, value
+    k = _split_exponent(scaled, &m) - shift
+    f = m - <real>1
+    s = f / (<real>2 + f)
+    main = k * _ln2_high(x)                                             # exact
+    rest = f - (s * (f - _atanh_rest(s * s)) - k * _ln2_low(x))         # log m + k log 2 low: at most 0.35
+    large = y * main
+    small = y * rest
+    total = large + small
+    lost = select(fabs(large) > fabs(small), small - (total - large), large - (total - small))
+    value = exp_sum(total, lost + product_error(y, main, large))
+    value = select(x == <real>INFINITY, select(y > 0, x, <real>0), value)
+    value = select(x == 0, select(y > 0, <real>0, <real>INFINITY), value)
+    value = select(x >= 0, value, <real>NAN)
+    return select(y == 0, unless_nan(x, <real>1), value)
 
 
 cdef inline real log_cosh(real x) noexcept nogil:

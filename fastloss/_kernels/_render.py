@@ -41,6 +41,7 @@ FUNCTIONS = {
             "log1p_unit_rest",
             "log_cosh",
             "log_sum",
+            "power",
             "product_error",
             "sign",
             "sqrt",
@@ -51,6 +52,9 @@ FUNCTIONS = {
 BINARY = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 COMPARE = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
 FORMULAS = ("sample", "fisher", "domain", "constant")
+# What `sample` describes: a score and its target; a function of -log p_y of a softmax; a function of the margin.
+# Losses over K scores of no such form name a function of ``multiclass.pxi`` by their own name ("panel").
+FAMILIES = ("pointwise", "true_class", "margin", "panel")
 
 
 class FormulaError(Exception):
@@ -73,6 +77,7 @@ class Block:
     """One loss class, as far as the kernels need it."""
 
     name: str
+    family: str
     parameters: list[str]
     formulas: dict[str, Formula]
 
@@ -87,12 +92,18 @@ def read_blocks(paths: list[Path]) -> list[Block]:
     return [_block(node, classes) for node in classes.values() if _loss_name(node)]
 
 
-def _loss_name(node: ast.ClassDef) -> str | None:
+def _text_attribute(node: ast.ClassDef, attribute: str) -> str | None:
     for statement in node.body:
         match statement:
-            case ast.Assign(targets=[ast.Name(id="name")], value=ast.Constant(value=name)):
-                return str(name)
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=value)) if name == attribute:
+                return str(value)
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant(value=value)) if name == attribute:
+                return str(value)
     return None
+
+
+def _loss_name(node: ast.ClassDef) -> str | None:
+    return _text_attribute(node, "name")
 
 
 def _lineage(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> list[ast.ClassDef]:
@@ -121,9 +132,14 @@ def _block(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> Block:
     ]
     name = _loss_name(node)
     assert name is not None
-    if "sample" not in formulas:
+    family = next(filter(None, (_text_attribute(owner, "family") for owner in lineage)), "pointwise")
+    if family not in FAMILIES:
+        raise FormulaError(f"{node.name}: family must be one of {', '.join(FAMILIES)}, got {family!r}")
+    if "sample" not in formulas and family != "panel":
         raise FormulaError(f"{node.name}: a loss needs a static method `sample`")
-    return Block(name, parameters, formulas)
+    if family != "pointwise" and (set(formulas) > {"sample"} or (formulas and formulas["sample"].stages)):
+        raise FormulaError(f"{node.name}: a loss over K scores has `sample` alone, without stages")
+    return Block(name, family, parameters, formulas)
 
 
 def _formula(method: ast.FunctionDef, where: str) -> Formula:
@@ -222,13 +238,21 @@ STRETCH = 256  # samples; a stage's values stay in L1 beside the block
 def render(blocks: list[Block]) -> str:
     """Text of the kernels of all losses, to be put before ``table.pxi``."""
     parts = ["# Rendered by fastloss/_kernels/_render.py from the classes in fastloss/losses/. Do not edit.\n"]
+    pointwise = [block for block in blocks if block.family == "pointwise"]
+    scores = [block for block in blocks if block.family != "pointwise"]
     for block in blocks:
         parts.append(f"\n# {'-' * 60} {block.name}")
         parts += _point_functions(block)
-        parts.append(_kernel(block))
-        if "fisher" in block.formulas:
-            parts.append(_fisher_kernel(block))
-    parts.append(_table(blocks))
+        if block.family == "pointwise":
+            parts.append(_kernel(block))
+            if "fisher" in block.formulas:
+                parts.append(_fisher_kernel(block))
+        else:
+            parts.append(_score_kernels(block))
+    functions = [Block("softmax", "panel", ["logarithm"], {})]  # not losses, but of the same form
+    parts += [_score_kernels(block) for block in functions]
+    parts.append(_table(pointwise))
+    parts.append(_score_table([*scores, *functions]))
     return "\n".join(parts)
 
 
@@ -346,6 +370,87 @@ def _fisher_kernel(block: Block) -> str:
     return "\n".join([*lines, "    return n", ""])
 
 
+# ------------------------------------------------------------------------------------------------- K scores
+PANEL_ARGUMENTS = (
+    "const Panel *p, const real *y, const Py_ssize_t *label, const real *z, real *loss, real *grad,\n"
+    "        real *hess, bint product, const double *params"
+)
+SCORE_SIGNATURE = (
+    "const real *y, const Py_ssize_t *label, const real *raw, real *loss, real *grad,\n"
+    "        real *hess, Py_ssize_t n, Py_ssize_t K, const double *params, void *data"
+)
+# What stands before and after the loop over the samples: the columns it reads, and what becomes of loss, grad, hess.
+SCORE_FORMS = {
+    "true_class": (
+        ("top", "d", "own", "others", "below"),
+        (
+            "    softmax_open(p, z, grad, top)",
+            "    if hess != NULL and not product:",
+            "        find_peak(p, z, top, peaks)",
+            "        peak = peaks",
+            "    softmax_sums(p, label, peak, grad, own, others, below)",
+            "    for r in range(p.samples):",
+            "        d[r] = below_top(z[r + label[r] * p.step], top[r])",
+        ),
+        "    true_class_close(p, label, peak, grad, hess, product, own, others, below, slope, bend)",
+    ),
+    "margin": (
+        ("margin", "best", "ties"),
+        ("    margin_open(p, label, z, grad, margin, best, ties)",),
+        "    margin_close(p, label, grad, hess, product, best, ties, slope, bend)",
+    ),
+}
+
+
+def _score_kernels(block: Block) -> str:
+    """The kernels of a loss over K scores: for tiles (n, K) and (K, n), with hessian diagonals or products."""
+    name = block.name
+    lines = _panel_function(block) if block.family != "panel" else []
+    for product in (False, True):
+        suffix = "_product" if product else ""
+        lines += [
+            f"cdef Py_ssize_t {name}_lanes{suffix}({SCORE_SIGNATURE}) noexcept nogil:",
+            "    cdef Panel p = panel_of_lanes(n, K)",
+            f"    {name}_panel(&p, y, label, raw, loss, grad, hess, {product}, params)",
+            "    return n",
+            "",
+            f"cdef Py_ssize_t {name}_rows{suffix}({SCORE_SIGNATURE}) noexcept nogil:",
+            "    cdef Panel p = panel_of_row(K)",
+            "    cdef Py_ssize_t i",
+            "    for i in range(n):",
+            f"        {name}_panel(",
+            "            &p, y + (0 if y == NULL else i * K), label + (0 if label == NULL else i), raw + i * K,",
+            "            loss + (0 if loss == NULL else i), grad + i * K, hess + (0 if hess == NULL else i * K),",
+            f"            {product}, params)",
+            "    return n",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _panel_function(block: Block) -> list[str]:
+    """Around the loss's formula of one sample, what its family does over the classes."""
+    columns, before, after = SCORE_FORMS[block.family]
+    known = {name: f"{name}[r]" for name in columns}
+    sample = f"{block.name}_sample({_call(block, 'sample', known)}, &value, &slope[r], &bend[r])"
+    return [
+        f"cdef void {block.name}_panel({PANEL_ARGUMENTS}) noexcept nogil:",
+        *(f"    cdef real {column}[WIDE]" for column in (*columns, "slope", "bend")),
+        "    cdef Py_ssize_t peaks[WIDE]",
+        "    cdef const Py_ssize_t *peak = NULL",
+        "    cdef real value",
+        "    cdef Py_ssize_t r",
+        *(f"    cdef real {name}_ = <real>params[{k}]" for k, name in enumerate(block.parameters)),
+        *before,
+        "    for r in range(p.samples):",
+        f"        {sample}",
+        "        if loss != NULL:",
+        "            loss[r] = value",
+        after,
+        "",
+    ]
+
+
 def _table(blocks: list[Block]) -> str:
     lines = ["", f"cdef LossKernels losses[{len(blocks)}]"]
     for k, block in enumerate(blocks):
@@ -355,3 +460,15 @@ def _table(blocks: list[Block]) -> str:
             fisher = f"{block.name}_fisher_kernel[{ctype}]" if "fisher" in block.formulas else "NULL"
             lines.append(f"losses[{k}].fisher_f{bits} = {fisher}")
     return "\n".join([*lines, f"N_LOSSES = {len(blocks)}", ""])
+
+
+def _score_table(blocks: list[Block]) -> str:
+    lines = ["", f"cdef ScoreKernels scores[{len(blocks)}]"]
+    for k, block in enumerate(blocks):
+        lines.append(f'scores[{k}].name = b"{block.name}"')
+        for bits, ctype in ((32, "float"), (64, "double")):
+            for layout in ("rows", "lanes"):
+                for suffix in ("", "_product"):
+                    function = f"{block.name}_{layout}{suffix}[{ctype}]"
+                    lines.append(f"scores[{k}].{layout}{suffix}_f{bits} = {function}")
+    return "\n".join([*lines, f"N_SCORES = {len(blocks)}", ""])

@@ -17,14 +17,26 @@ import numpy as np
 cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from cython.parallel cimport prange
+from cython.parallel cimport prange, threadid
 from libc.limits cimport INT_MAX
 from libc.math cimport INFINITY, NAN, ldexp
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
-from fastloss._kernels.abi cimport ABI_VERSION, BLOCK, MAX_PARAMS, LossKernels, Table, kernel_f32, kernel_f64
+from fastloss._kernels.abi cimport (
+    ABI_VERSION,
+    BLOCK,
+    MAX_PARAMS,
+    SCORE_LANES,
+    LossKernels,
+    ScoreKernels,
+    Table,
+    kernel_f32,
+    kernel_f64,
+    scores_f32,
+    scores_f64,
+)
 
 cnp.import_array()
 
@@ -91,10 +103,6 @@ cdef extern from *:
     bint fastloss_has_avx2() noexcept nogil
     bint fastloss_has_avx512() noexcept nogil
 
-ctypedef fused real:
-    float
-    double
-
 ctypedef long double longdouble
 
 ctypedef fused source:
@@ -121,9 +129,15 @@ cdef enum:
     # 16 blocks are ~15 µs of the cheapest and ~150 µs of the dearest loss: enough to hide the cost of handing out a
     # chunk (0.1 µs), small enough that two threads share 32768 elements.
     BLOCKS_PER_CHUNK = 16
+    CHUNK_ELEMENTS = BLOCKS_PER_CHUNK * BLOCK
     # 4 M elements: 3 ms of the cheapest loss on many cores, 40 ms of the dearest on one.
     CHUNKS_PER_SLAB = 256
     TILES = 5
+    IGNORED = -1            # the label of a sample that does not count
+    # Up to this many classes a tile is class-major: lanes are samples, and a maximum or sum over few classes needs no
+    # folding.  With more, lanes are classes.  At K = 257 the first still takes 3/4 (float64) and 1/2 (float32) of the
+    # other's time per score, but its tiles outgrow L2.
+    FEW_CLASSES = 256
     # Outputs above this are written past the caches: the caller finds them in memory, where most of them would have
     # ended anyway, and the pass saves reading the lines it overwrites.
     STREAM_BYTES = 1 << 25
@@ -234,6 +248,7 @@ cdef class Kernel:
         self.names = list(values)
         self.values = list(values.values())
         self.data = NULL
+        self.scores = False
         self.lost32 = -1
         self.lost64 = -1
         for k in range(len(values)):
@@ -243,6 +258,34 @@ cdef class Kernel:
                 self.lost32 = k
             if self.params64[k] != self.params64[k]:
                 self.lost64 = k
+
+    def set_scores(self, class_weight, ignore_index, bint soft_targets, bint signed_weights):
+        """Make this the compiled half of a loss over K scores.
+
+        Parameters
+        ----------
+        class_weight : tuple of float or None
+            One factor of the sample weight per class.
+        ignore_index : int or None
+            The label whose samples have weight 0.
+        soft_targets : bool
+            Whether y may be (n, K) targets.
+        signed_weights : bool
+            Whether sample weights may be negative.
+        """
+        self.scores = True
+        self.class_weight = None if class_weight is None else np.array(class_weight, np.float64)
+        self.ignore_index = ignore_index
+        self.soft_targets = soft_targets
+        self.signed_weights = signed_weights
+
+    cdef const ScoreKernels *score_kernels(self):
+        cdef bytes name = self.name.encode()
+        cdef Py_ssize_t k
+        for k in range(_active.n_scores):
+            if <bytes>_active.scores[k].name == name:
+                return &_active.scores[k]
+        raise RuntimeError(f"no kernel named {self.name!r} was built: rebuild fastloss")
 
     cdef const LossKernels *kernels(self):
         cdef bytes name
@@ -266,544 +309,129 @@ cdef class Kernel:
         return &self.params32[0] if single else &self.params64[0]
 
 
-# ----------------------------------------------------------------------------------------- arrays
-cdef struct Input:
-    const char *data            # NULL: not given
-    Py_ssize_t row              # bytes from one sample to the next
-    Py_ssize_t column           # bytes from one output to the next
-    int type_number             # numpy's
-    int swapped                 # element size if the bytes are in the other order, else 0
-    bint aligned
-
-cdef struct Output:
-    char *data
-    Py_ssize_t row
-    Py_ssize_t column
-
-cdef struct Job:
-    Input y
-    Input raw
-    Input weight
-    Output loss
-    Output gradient
-    Output hessian
-    Py_ssize_t n                # samples
-    Py_ssize_t width            # outputs of a sample
-    int want
-    bint binary
-    double factor               # of the gradient and hessian
-    bint stream                 # write the gradient past the caches
-    void *kernel
-    void *fisher                # NULL: the hessian is the kernel's own, or constant
-    double hessian_constant     # used when >= 0
-    const double *params
-    void *data
-    Py_ssize_t rows_per_block
-
-cdef struct ChunkResult:
-    double total                # of weight * loss
-    Py_ssize_t refused          # first refused element, or -1
-    int signs                   # see row_label_signs
-    bint no_memory
-
-
-def as_floating(values, str name):
-    """The array as float32 or float64 (other real types become float64)."""
-    cdef cnp.ndarray array = _real_array(values, name)
-    return array if cnp.PyArray_TYPE(array) in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64) else array.astype(np.float64)
-
-
-cdef cnp.ndarray _real_array(object values, str name):
-    """The values as a numpy array of real numbers; arrays are taken as they are."""
-    cdef cnp.ndarray array
-    if type(values) is np.ndarray:
-        array = values
-    else:
-        if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
-            raise ValueError(f"{name} has masked entries; fill them, or give those samples weight 0")
-        try:
-            array = np.asarray(values)
-        except (ValueError, TypeError) as error:
-            raise type(error)(f"{name} cannot be read as an array: {error}") from error
-    if not (cnp.PyArray_ISINTEGER(array) or cnp.PyArray_ISFLOAT(array) or cnp.PyArray_ISBOOL(array)):
-        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
-    return array
-
-
-cdef Input _input(cnp.ndarray array):
-    cdef Input view
-    view.data = NULL
-    if array is None:
-        return view
-    view.data = <const char *>cnp.PyArray_DATA(array)
-    view.row = array.strides[0]
-    view.column = array.strides[1] if array.ndim == 2 else 0
-    view.type_number = cnp.PyArray_TYPE(array)
-    view.swapped = 0 if cnp.PyArray_ISNOTSWAPPED(array) else array.itemsize
-    view.aligned = cnp.PyArray_ISALIGNED(array)
-    return view
-
-
-cdef Output _output(cnp.ndarray array):
-    cdef Output view
-    view.data = NULL
-    if array is None:
-        return view
-    view.data = <char *>cnp.PyArray_DATA(array)
-    view.row = array.strides[0]
-    view.column = array.strides[1] if array.ndim == 2 else 0
-    return view
-
-
-cdef tuple _shape(cnp.ndarray array):
-    return tuple([array.shape[k] for k in range(array.ndim)])
-
-
-cdef void _extent(cnp.ndarray array, Py_ssize_t *low, Py_ssize_t *high):
-    """First byte and one past the last."""
-    cdef int k
-    low[0] = <Py_ssize_t>cnp.PyArray_DATA(array)
-    high[0] = low[0] + cnp.PyArray_ITEMSIZE(array)
-    for k in range(array.ndim):
-        if array.shape[k] == 0:
-            high[0] = low[0]
-            return
-        if array.strides[k] < 0:
-            low[0] += array.strides[k] * (array.shape[k] - 1)
-        else:
-            high[0] += array.strides[k] * (array.shape[k] - 1)
-
-
-cdef bint _overlap(cnp.ndarray a, cnp.ndarray b) except -1:
-    cdef Py_ssize_t low_a, high_a, low_b, high_b
-    _extent(a, &low_a, &high_a)
-    _extent(b, &low_b, &high_b)
-    if high_a <= low_b or high_b <= low_a:
-        return False
-    try:
-        return np.shares_memory(a, b, max_work=100000)
-    except np.exceptions.TooHardError:
-        return True
-
-
-cdef struct Layout:             # what an output must be
-    int type_number
-    int ndim
-    Py_ssize_t shape[2]
-
-
-cdef Layout _layout(cnp.ndarray like, int ndim, int type_number):
-    cdef Layout layout
-    layout.type_number = type_number
-    layout.ndim = ndim
-    layout.shape[0] = like.shape[0]
-    layout.shape[1] = like.shape[1] if like.ndim == 2 else 0
-    return layout
-
-
-cdef cnp.ndarray _check_output(object out, str name, Layout wanted, others):
-    """The caller's output buffer, or an error that says what is wrong with it."""
-    cdef cnp.ndarray array
-    cdef bint same
-    cdef int k
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"{name} must be a numpy array, got {type(out).__name__}")
-    array = out
-    same = array.ndim == wanted.ndim
-    for k in range(wanted.ndim):
-        same = same and array.shape[k] == wanted.shape[k]
-    if not same:
-        expected = tuple([wanted.shape[k] for k in range(wanted.ndim)])
-        raise ValueError(f"{name} has shape {_shape(array)}, expected {expected}")
-    if cnp.PyArray_TYPE(array) != wanted.type_number or not cnp.PyArray_ISNOTSWAPPED(array):
-        raise TypeError(f"{name} has dtype {array.dtype}, expected {_DTYPES[wanted.type_number]}")
-    if not cnp.PyArray_ISWRITEABLE(array):
-        raise ValueError(f"{name} is read-only")
-    if not cnp.PyArray_ISALIGNED(array):
-        raise ValueError(f"{name} is not aligned to its dtype")
-    for k in range(array.ndim):
-        if array.strides[k] == 0 and array.shape[k] > 1:
-            raise ValueError(f"{name} has several entries at one address (stride 0)")
-    for other_name, other in others:
-        if _overlap(array, other):
-            raise ValueError(f"{name} shares memory with {other_name}")
-    return array
-
-
-# ----------------------------------------------------------------------------------------- tiles
-cdef void convert(const source *values, Py_ssize_t step, real *tile, Py_ssize_t tile_step, Py_ssize_t n) noexcept nogil:
-    """tile = values, `step` bytes apart, aligned or not."""
-    cdef const char *at = <const char *>values
-    cdef source value
-    cdef Py_ssize_t i
-    for i in range(n):
-        memcpy(&value, at + i * step, sizeof(source))
-        tile[i * tile_step] = <real>value
-
-
-cdef void convert_half(const char *at, Py_ssize_t step, real *tile, Py_ssize_t tile_step, Py_ssize_t n) noexcept nogil:
-    """`convert` for float16: sign, 5 bits of exponent, 10 of fraction."""
-    cdef uint16_t bits
-    cdef int exponent, fraction
-    cdef double value
-    cdef Py_ssize_t i
-    for i in range(n):
-        memcpy(&bits, at + i * step, 2)
-        exponent = (bits >> 10) & 31
-        fraction = bits & 1023
-        if exponent == 31:
-            value = NAN if fraction else INFINITY
-        elif exponent == 0:
-            value = ldexp(fraction, -24)
-        else:
-            value = ldexp(1024 + fraction, exponent - 25)
-        tile[i * tile_step] = <real>(-value if bits >> 15 else value)
-
-
-cdef void gather_swapped(const char *at, int type_number, int size, Py_ssize_t step, real *tile, Py_ssize_t tile_step,
-                         Py_ssize_t n) noexcept nogil:
-    """`gather` for bytes in the other order, one element at a time."""
-    cdef char element[16]
-    cdef Py_ssize_t i
-    cdef int k
-    for i in range(n):
-        for k in range(size):
-            element[k] = at[i * step + size - 1 - k]
-        gather(element, type_number, 0, 0, tile + i * tile_step, 1, 1)
-
-
-cdef void gather(const char *at, int type_number, int swapped, Py_ssize_t step, real *tile, Py_ssize_t tile_step,
-                 Py_ssize_t n) noexcept nogil:
-    """`convert` by numpy's type number.  (C's long and long long may both have 64 bits, hence the sizes.)"""
-    if swapped > 1:
-        gather_swapped(at, type_number, swapped, step, tile, tile_step, n)
-    elif type_number == cnp.NPY_FLOAT64:
-        convert(<const double *>at, step, tile, tile_step, n)
-    elif type_number == cnp.NPY_FLOAT32:
-        convert(<const float *>at, step, tile, tile_step, n)
-    elif type_number == cnp.NPY_FLOAT16:
-        convert_half(at, step, tile, tile_step, n)
-    elif type_number == cnp.NPY_LONGDOUBLE:
-        convert(<const longdouble *>at, step, tile, tile_step, n)
-    elif type_number == cnp.NPY_BOOL or type_number == cnp.NPY_UINT8:
-        convert(<const uint8_t *>at, step, tile, tile_step, n)
-    elif type_number == cnp.NPY_INT8:
-        convert(<const int8_t *>at, step, tile, tile_step, n)
-    elif type_number == cnp.NPY_INT16:
-        convert(<const int16_t *>at, step, tile, tile_step, n)
-    elif type_number == cnp.NPY_UINT16:
-        convert(<const uint16_t *>at, step, tile, tile_step, n)
-    elif type_number == cnp.NPY_INT or (type_number == cnp.NPY_LONG and sizeof(long) == 4):
-        convert(<const int32_t *>at, step, tile, tile_step, n)
-    elif type_number == cnp.NPY_UINT or (type_number == cnp.NPY_ULONG and sizeof(long) == 4):
-        convert(<const uint32_t *>at, step, tile, tile_step, n)
-    elif type_number == cnp.NPY_LONG or type_number == cnp.NPY_LONGLONG:
-        convert(<const int64_t *>at, step, tile, tile_step, n)
-    else:
-        convert(<const uint64_t *>at, step, tile, tile_step, n)
-
-
-cdef inline int _type_number(real like) noexcept nogil:
-    return cnp.NPY_FLOAT32 if real is float else cnp.NPY_FLOAT64
-
-
-cdef inline bint _packed(Py_ssize_t row, Py_ssize_t column, Py_ssize_t width, Py_ssize_t size) noexcept nogil:
-    """Whether consecutive samples stand one behind the other."""
-    return row == width * size and (width == 1 or column == size)
-
-
-cdef const real *load(const Input *view, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t width,
-                      real *tile) noexcept nogil:
-    """Samples first ... first + rows - 1, contiguous: in place, or gathered into the tile."""
-    cdef const char *at = view.data + first * view.row
-    cdef Py_ssize_t k
-    cdef bint same = view.type_number == _type_number(tile[0]) and view.aligned and not view.swapped
-    if same and _packed(view.row, view.column, width, sizeof(real)):
-        return <const real *>at
-    if width == 1:
-        gather(at, view.type_number, view.swapped, view.row, tile, 1, rows)
-    elif view.row == width * view.column:
-        gather(at, view.type_number, view.swapped, view.column, tile, 1, rows * width)
-    elif view.row > view.column:
-        for k in range(rows):
-            gather(at + k * view.row, view.type_number, view.swapped, view.column, tile + k * width, 1, width)
-    else:       # column-major: along the columns, where memory is consecutive
-        for k in range(width):
-            gather(at + k * view.column, view.type_number, view.swapped, view.row, tile + k, width, rows)
-    return tile
-
-
-cdef void scatter(const real *tile, const Output *view, Py_ssize_t first, Py_ssize_t rows,
-                  Py_ssize_t width) noexcept nogil:
-    """The tile to samples first ... of an output that is not packed."""
-    cdef char *at = view.data + first * view.row
-    cdef Py_ssize_t i, k
-    for i in range(rows):
-        for k in range(width):
-            (<real *>(at + i * view.row + k * view.column))[0] = tile[i * width + k]
-
-
-# ----------------------------------------------------------------------------------------- calls by dtype
-cdef inline Py_ssize_t call(void *kernel, const Job *job, const real *y, const real *raw, real *loss, real *grad,
-                            real *hess, Py_ssize_t n) noexcept nogil:
-    if real is float:
-        return (<kernel_f32>kernel)(y, raw, loss, grad, hess, n, job.params, job.data)
-    else:
-        return (<kernel_f64>kernel)(y, raw, loss, grad, hess, n, job.params, job.data)
-
-
-cdef inline double total(const real *values, const double *weights, Py_ssize_t n) noexcept nogil:
-    if real is float:
-        return _active.rows32.total(values, n) if weights == NULL else _active.rows32.weighted_total(values, weights, n)
-    else:
-        return _active.rows64.total(values, n) if weights == NULL else _active.rows64.weighted_total(values, weights, n)
-
-
-cdef inline void scaled(const real *values, const double *weights, double factor, real *out,
-                        Py_ssize_t n) noexcept nogil:
-    if real is float:
-        _active.rows32.store(values, weights, factor, out, n)
-    else:
-        _active.rows64.store(values, weights, factor, out, n)
-
-
-cdef inline int label_signs(const real *y, Py_ssize_t n) noexcept nogil:
-    if real is float:
-        return _active.rows32.label_signs(y, n)
-    else:
-        return _active.rows64.label_signs(y, n)
-
-
-# ----------------------------------------------------------------------------------------- one block, one chunk
-cdef inline real *_direct(const Output *view, Py_ssize_t first, Py_ssize_t width, real *tile) noexcept nogil:
-    """Where a packed output holds the block, or NULL."""
-    if _packed(view.row, view.column, width, sizeof(real)):
-        return <real *>(view.data + first * view.row)
-    return NULL
-
-
-cdef void deliver(real *tile, const double *weights, double factor, const Output *view, Py_ssize_t first,
-                  Py_ssize_t rows, Py_ssize_t width, bint stream) noexcept nogil:
-    """factor * weights * tile to the output."""
-    cdef real *out = _direct(view, first, width, tile)
-    if out != NULL and stream:
-        scaled(tile, weights, factor, tile, rows * width)
-        fastloss_stream(<char *>out, <const char *>tile, rows * width * <Py_ssize_t>sizeof(real))
-    elif out != NULL:
-        scaled(tile, weights, factor, out, rows * width)
-    else:
-        scaled(tile, weights, factor, tile, rows * width)
-        scatter(tile, view, first, rows, width)
-
-
-cdef void add_outputs(real *tile, Py_ssize_t rows, Py_ssize_t width) noexcept nogil:
-    """Sum each sample's outputs, in place: tile[i] = sum_k tile[i, k]."""
-    cdef double value
-    cdef Py_ssize_t i, k
-    for i in range(rows):
-        value = 0
-        for k in range(width):
-            value += tile[i * width + k]
-        tile[i] = <real>value
-
-
-cdef const double *block_weights(const Job *job, Py_ssize_t first, Py_ssize_t rows, bint spread,
-                                 double *tile) noexcept nogil:
-    """Weights of the block's samples, or (spread) of its elements; NULL where none are given.  In float64 for every
-    working dtype: weight / total is a float32 also where the two are not."""
-    cdef const double *weights
-    cdef Py_ssize_t i, k
-    if job.weight.data == NULL:
-        return NULL
-    if not spread or job.width == 1:
-        return load(&job.weight, first, rows, 1, tile)
-    # From the end, so that a sample's weight is read before its place is overwritten.
-    weights = load(&job.weight, first, rows, 1, tile)
-    for i in range(rows - 1, -1, -1):
-        for k in range(job.width - 1, -1, -1):
-            tile[i * job.width + k] = weights[i]
-    return tile
-
-
-cdef Py_ssize_t run_block(const Job *job, Py_ssize_t first, Py_ssize_t rows, real *tiles, double *weight_tile,
-                          ChunkResult *result) noexcept nogil:
-    """One block of samples; returns the first refused element of the block, or the number of elements."""
-    cdef Py_ssize_t width = job.width, n = rows * width, size = job.rows_per_block * width, accepted, i
-    cdef real *loss = NULL
-    cdef real *grad = NULL
-    cdef real *hess = NULL
-    cdef const double *weights
-    cdef const real *y = load(&job.y, first, rows, width, tiles)
-    cdef const real *raw = load(&job.raw, first, rows, width, tiles + size)
-    cdef bint direct = job.weight.data == NULL and job.factor == 1.0 and not job.stream
-    if job.want & WANT_LOSS:
-        loss = tiles + 2 * size
-    if job.want & WANT_GRADIENT:
-        grad = _direct(&job.gradient, first, width, tiles) if direct else NULL
-        if grad == NULL:
-            grad = tiles + 3 * size
-    if job.want & WANT_HESSIAN:
-        hess = tiles + 4 * size
-    accepted = call(job.kernel, job, y, raw, loss, grad,
-                    NULL if job.fisher != NULL or job.hessian_constant >= 0 else hess, n)
-    if accepted != n:
-        return accepted
-    if job.binary:
-        result.signs |= label_signs(y, n)
-    weights = block_weights(job, first, rows, True, weight_tile)
-    if hess != NULL:
-        if job.fisher != NULL:
-            call(job.fisher, job, y, raw, NULL, NULL, hess, n)
-        elif job.hessian_constant >= 0:
-            for i in range(n):
-                hess[i] = <real>job.hessian_constant
-        deliver(hess, weights, job.factor, &job.hessian, first, rows, width, job.stream)
-    if grad == tiles + 3 * size:
-        deliver(grad, weights, job.factor, &job.gradient, first, rows, width, job.stream)
-    if loss != NULL and job.loss.data == NULL:
-        result.total += total(loss, weights, n)
-    elif loss != NULL:
-        if width > 1:
-            add_outputs(loss, rows, width)
-            weights = block_weights(job, first, rows, False, weight_tile)
-        deliver(loss, weights, 1.0, &job.loss, first, rows, 1, job.stream)
-    return n
-
-
-cdef void run_chunk(const Job *job, Py_ssize_t first, Py_ssize_t last, ChunkResult *result, real like) noexcept nogil:
-    """The blocks of one chunk, in order."""
-    cdef real on_stack[TILES * BLOCK]
-    cdef double weights_on_stack[BLOCK]
-    cdef real *tiles = on_stack
-    cdef double *weight_tile = weights_on_stack
-    cdef Py_ssize_t at = first, rows, done
-    result.total = 0
-    result.refused = -1
-    result.signs = 0
-    result.no_memory = False
-    if job.width > BLOCK:
-        weight_tile = <double *>malloc(job.width * (sizeof(double) + TILES * sizeof(real)))
-        if weight_tile == NULL:
-            result.no_memory = True
-            return
-        tiles = <real *>(weight_tile + job.width)
-    while at < last:
-        rows = min(job.rows_per_block, last - at)
-        done = run_block(job, at, rows, tiles, weight_tile, result)
-        if done != rows * job.width:
-            result.refused = at * job.width + done
-            break
-        at += rows
-    if job.stream:
-        fastloss_stream_end()
-    if weight_tile != weights_on_stack:
-        free(weight_tile)
-
-
-cdef void sum_weights(const Job *job, Py_ssize_t first, Py_ssize_t last, ChunkResult *result) noexcept nogil:
-    """Sum of the weights of one chunk, and the first that is not a weight."""
-    cdef double tile[BLOCK]
-    cdef const double *weights
-    cdef Py_ssize_t at = first, rows, i
-    cdef int bad
-    result.total = 0
-    result.refused = -1
-    while at < last:
-        rows = min(<Py_ssize_t>BLOCK, last - at)
-        weights = load(&job.weight, at, rows, 1, tile)
-        bad = 0
-        for i in range(rows):
-            bad |= not (weights[i] >= 0 and weights[i] - weights[i] == 0)
-        if bad:
-            for i in range(rows):
-                if not (weights[i] >= 0 and weights[i] - weights[i] == 0):
-                    result.refused = at + i
-                    return
-        result.total += total(weights, NULL, rows)
-        at += rows
+include "arrays.pxi"
+include "blocks.pxi"
 
 
 # ----------------------------------------------------------------------------------------- the walk
 cdef struct Outcome:
     double total
     Py_ssize_t refused
+    bint bad_weight             # it is the weight that was refused
     int signs
-    bint no_memory
+
+
+cdef Py_ssize_t many_scores_rows(Py_ssize_t K) noexcept nogil:
+    """Samples of a chunk whose lanes are classes: up to 16, so that a column-major array is read in whole cache lines,
+    but not more than 2^20 scores, so that two threads share a handful of very long samples."""
+    return max(<Py_ssize_t>1, min(<Py_ssize_t>16, (1 << 20) // K))
+
+
+cdef Py_ssize_t chunk_rows(const Job *job) noexcept nogil:
+    """Samples of a chunk: whole blocks, about CHUNK_ELEMENTS elements."""
+    cdef Py_ssize_t block = job.rows_per_block * job.width
+    if job.scores and not job.lanes:
+        return many_scores_rows(job.width)
+    return job.rows_per_block * max(<Py_ssize_t>1, min(<Py_ssize_t>BLOCKS_PER_CHUNK, CHUNK_ELEMENTS // block))
 
 
 cdef int walk(const Job *job, bint single, bint only_weights, int n_threads, Outcome *outcome) except -1:
     """All chunks of the samples, slab by slab; partial sums are added in the chunks' order."""
-    cdef Py_ssize_t step = BLOCKS_PER_CHUNK * (BLOCK if only_weights else job.rows_per_block)
-    cdef Py_ssize_t chunks = (job.n + step - 1) // step, start, stop, c
+    cdef Py_ssize_t step = chunk_rows(job), chunks = (job.n + step - 1) // step, start = 0, stop, c
+    cdef Py_ssize_t slab = max(<Py_ssize_t>16, min(<Py_ssize_t>CHUNKS_PER_SLAB,
+                                                   CHUNKS_PER_SLAB * CHUNK_ELEMENTS // (step * job.width)))
+    cdef Py_ssize_t bytes_each = 0
+    cdef char *memory = NULL
     cdef ChunkResult results[CHUNKS_PER_SLAB]
     outcome.total = 0
     outcome.refused = -1
+    outcome.bad_weight = False
     outcome.signs = 0
-    outcome.no_memory = False
-    start = 0
-    while start < chunks and outcome.refused < 0:
-        stop = min(start + CHUNKS_PER_SLAB, chunks)
-        with nogil:
-            run_slab(job, single, only_weights, n_threads, step, start, stop, results)
-            for c in range(stop - start):
-                outcome.total += results[c].total
-                outcome.signs |= results[c].signs
-                outcome.no_memory |= results[c].no_memory
-                if results[c].refused >= 0 and outcome.refused < 0:
-                    outcome.refused = results[c].refused
-        start = stop
-        if start < chunks:
-            PyErr_CheckSignals()
+    if job.scores or job.width > BLOCK:
+        bytes_each = (scratch_bytes(job, 4 if single else 8) + 63) & ~<Py_ssize_t>63
+        memory = <char *>malloc(n_threads * bytes_each + 64)
+        if memory == NULL:
+            raise MemoryError(f"no memory for tiles of {job.width} outputs")
+    try:
+        while start < chunks and outcome.refused < 0:
+            stop = min(start + slab, chunks)
+            with nogil:
+                run_slab(job, single, only_weights, n_threads, step, start, stop, memory, bytes_each, results)
+                for c in range(stop - start):
+                    outcome.total += results[c].total
+                    outcome.signs |= results[c].signs
+                    if results[c].refused >= 0 and outcome.refused < 0:
+                        outcome.refused = results[c].refused
+                        outcome.bad_weight = results[c].bad_weight
+            start = stop
+            if start < chunks:
+                PyErr_CheckSignals()
+    finally:
+        free(memory)
     return 0
 
 
 cdef void run_slab(const Job *job, bint single, bint only_weights, int n_threads, Py_ssize_t step, Py_ssize_t start,
-                   Py_ssize_t stop, ChunkResult *results) noexcept nogil:
+                   Py_ssize_t stop, char *memory, Py_ssize_t bytes_each, ChunkResult *results) noexcept nogil:
     cdef Py_ssize_t c
+    cdef char *aligned = NULL if memory == NULL else memory + (64 - <Py_ssize_t>memory % 64) % 64
     if n_threads == 1:      # no OpenMP region at all: 1 µs saved, and safe after a fork
         for c in range(start, stop):
-            run_one(job, single, only_weights, c * step, min((c + 1) * step, job.n), &results[c - start])
+            run_one(job, single, only_weights, c * step, min((c + 1) * step, job.n), aligned, &results[c - start])
     else:
         for c in prange(start, stop, num_threads=n_threads, schedule="dynamic"):
-            run_one(job, single, only_weights, c * step, min((c + 1) * step, job.n), &results[c - start])
-
-
-cdef void run_one(const Job *job, bint single, bint only_weights, Py_ssize_t first, Py_ssize_t last,
-                  ChunkResult *result) noexcept nogil:
-    result.signs = 0
-    result.no_memory = False
-    if only_weights:
-        sum_weights(job, first, last, result)
-    elif single:
-        run_chunk(job, first, last, result, <float>0)
-    else:
-        run_chunk(job, first, last, result, <double>0)
+            run_one(job, single, only_weights, c * step, min((c + 1) * step, job.n),
+                    NULL if aligned == NULL else aligned + threadid() * bytes_each, &results[c - start])
 
 
 # ----------------------------------------------------------------------------------------- evaluate
-cdef double _total_weight(Job *job, bint single, int n_threads, object sample_weight) except? -1:
+cdef double total_weight(Job *job, bint single, int n_threads, Kernel kernel, object y,
+                         object sample_weight) except? -1:
+    """Sum of the weights, class weights and ignored labels included; raises for what is no weight (or label)."""
     cdef Outcome outcome
-    if job.weight.data == NULL:
+    if not is_weighted(job) and not (job.look and job.scores):
         return <double>job.n
     walk(job, single, True, n_threads, &outcome)
-    if outcome.refused >= 0:
-        weight = sample_weight[outcome.refused].item()
-        raise ValueError(f"sample_weight[{outcome.refused}] = {weight!r}: weights must be finite and >= 0")
+    if outcome.refused >= 0 and outcome.bad_weight:
+        row = outcome.refused // job.width
+        wanted = "finite" if job.signed_weights else "finite and >= 0"
+        raise ValueError(f"sample_weight[{row}] = {sample_weight[row].item()!r}: weights must be {wanted}")
+    raise_refused(kernel, y, outcome.refused, outcome.signs, job.width)
     return outcome.total
 
 
-cdef int _raise_refused(Kernel kernel, cnp.ndarray y, const Outcome *outcome, Py_ssize_t width) except -1:
+cdef double check_data(Job *job, bint single, Kernel kernel, cnp.ndarray y, cnp.ndarray weight,
+                       object n_threads) except? -1:
+    """Raises for the first weight, label or target that is none; returns the sum of the weights.  `job` is bound to
+    them and wants losses."""
+    cdef double zero = 0
+    cdef Outcome outcome
+    cdef int threads = resolve_threads(n_threads, job.n // chunk_rows(job))
+    job.look = True
+    weights = total_weight(job, single, threads, kernel, y, weight)
+    if not kernel.scores:       # a target's domain is its kernel's business: the losses at raw = 0, without their sum
+        job.raw.data, job.raw.type_number, job.raw.aligned = <const char *>&zero, cnp.NPY_FLOAT64, True
+        job.factor = 1
+        walk(job, single, False, threads, &outcome)
+        raise_refused(kernel, y, outcome.refused, outcome.signs, job.width)
+    return weights
+
+
+cdef int raise_refused(Kernel kernel, cnp.ndarray y, Py_ssize_t refused, int signs, Py_ssize_t width) except -1:
     """The error of a pass that went wrong, if it did."""
     cdef list place
-    if outcome.no_memory:
-        raise MemoryError(f"no memory for the tiles of {width} outputs")
-    if outcome.refused >= 0:
-        place = [outcome.refused // width]
+    if refused >= 0:
+        place = [refused // width]
         if y.ndim == 2:
-            place.append(outcome.refused % width)
+            place.append(refused % width)
         where = ", ".join([str(index) for index in place])
-        raise ValueError(f"y_true[{where}] = {y[tuple(place)].item()!r}: {kernel.name} needs {kernel.target}")
-    if outcome.signs == 3:
+        wanted = kernel.target
+        if kernel.scores:
+            wanted = "targets that are finite and >= 0" if y.ndim == 2 else f"labels in 0 ... {width - 1}"
+            if y.ndim == 1 and kernel.ignore_index is not None:
+                wanted += f" (or {kernel.ignore_index}, ignored)"
+        raise ValueError(f"y_true[{where}] = {y[tuple(place)].item()!r}: {kernel.name} needs {wanted}")
+    if signs == 3:
         raise ValueError(f"y_true mixes label -1 with labels in [0, 1): {kernel.name} needs {kernel.target}")
     return 0
 
@@ -828,7 +456,7 @@ def evaluate(Kernel kernel not None, int want, y_true, raw_prediction, sample_we
     cdef int threads
     cdef double weights = 0
 
-    _check_shapes(y, raw, weight)
+    check_shapes(kernel, y, raw, weight)
     others = [("y_true", y), ("raw_prediction", raw)]
     if weight is not None:
         others.append(("sample_weight", weight))
@@ -845,17 +473,17 @@ def evaluate(Kernel kernel not None, int want, y_true, raw_prediction, sample_we
         others.append(("gradient_out", gradient_array))
         hessian_array = _result(hessian_out, "hessian_out", raw, type_number, others)
 
-    _bind_kernel(&job, kernel, single, want, hessian)
-    _bind_arrays(&job, y, raw, weight, loss_array, gradient_array, hessian_array)
-    threads = resolve_threads(n_threads, job.n // (BLOCKS_PER_CHUNK * job.rows_per_block))
+    bind_kernel(&job, kernel, single, raw.shape[1] if raw.ndim == 2 else 1, want, hessian, False)
+    bind_targets(&job, kernel, y, weight)
+    _bind_outputs(&job, raw, loss_array, gradient_array, hessian_array)
+    threads = resolve_threads(n_threads, job.n // chunk_rows(&job))
     if weight is not None or mean:
-        weights = _total_weight(&job, single, threads, weight)
+        weights = total_weight(&job, single, threads, kernel, y, weight)
     if mean and not weights > 0:
-        what = "there are no samples" if job.n == 0 else "all weights are 0"
-        raise ValueError(f"reduction='mean' is not defined: {what}; use 'sum' or 'none'")
+        raise ValueError(f"reduction='mean' is not defined: {no_mean(&job, weights)}; use 'sum' or 'none'")
     job.factor = 1.0 / weights if mean else 1.0
     walk(&job, single, False, threads, &outcome)
-    _raise_refused(kernel, y, &outcome, job.width)
+    raise_refused(kernel, y, outcome.refused, outcome.signs, job.width)
 
     value = None
     if want & WANT_LOSS:
@@ -867,56 +495,133 @@ def evaluate(Kernel kernel not None, int want, y_true, raw_prediction, sample_we
     return (gradient_array, hessian_array) if want & WANT_HESSIAN else (value, gradient_array)
 
 
+cdef str no_mean(const Job *job, double weights):
+    """Why there is no mean."""
+    if job.n == 0:
+        return "there are no samples"
+    if job.signed_weights and weights < 0:
+        return f"the sum of the weights is {weights!r}, not > 0"
+    return "all weights are 0" if not job.signed_weights else "the sum of the weights is 0"
+
+
 cdef bint _is_reduction(object reduction, str name) except -1:
     if not isinstance(reduction, str) or reduction not in _REDUCTIONS:
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
     return reduction == name
 
 
-cdef int _bind_kernel(Job *job, Kernel kernel, bint single, int want, object hessian) except -1:
-    """What the job computes."""
-    cdef const LossKernels *found = kernel.kernels()
+cdef int bind_kernel(Job *job, Kernel kernel, bint single, Py_ssize_t width, int want, object hessian,
+                     bint product) except -1:
+    """What the job computes, for samples of `width` outputs or scores; `product`: hessian times a direction."""
+    cdef const LossKernels *found
+    memset(job, 0, sizeof(Job))
     job.want = want
+    job.width = width
     job.binary = kernel.binary
     job.params = kernel.params(single)
     job.data = kernel.data
-    job.kernel = <void *>found.f32 if single else <void *>found.f64
-    job.fisher = NULL
     job.hessian_constant = -1
-    if want & WANT_HESSIAN and hessian == "fisher":
-        job.fisher = <void *>found.fisher_f32 if single else <void *>found.fisher_f64
-    elif want & WANT_HESSIAN and hessian != "exact":
+    job.scores = kernel.scores
+    if kernel.scores:
+        _bind_scores(job, kernel, single, product)
+    else:
+        found = kernel.kernels()
+        job.kernel = <void *>found.f32 if single else <void *>found.f64
+        job.rows_per_block = max(1, BLOCK // job.width)
+        if want & WANT_HESSIAN and hessian == "fisher":
+            job.fisher = <void *>found.fisher_f32 if single else <void *>found.fisher_f64
+    if want & WANT_HESSIAN and hessian != "exact" and hessian != "fisher":
         job.hessian_constant = hessian
     return 0
 
 
-cdef int _bind_arrays(Job *job, cnp.ndarray y, cnp.ndarray raw, cnp.ndarray weight, cnp.ndarray loss,
-                      cnp.ndarray gradient, cnp.ndarray hessian) except -1:
-    """What the job reads and writes; None becomes a view without data."""
-    job.n = raw.shape[0]
-    job.width = raw.shape[1] if raw.ndim == 2 else 1
-    job.rows_per_block = max(1, BLOCK // job.width)
-    job.stream = FASTLOSS_STREAMS and job.n * job.width * raw.itemsize > STREAM_BYTES
+cdef int _bind_scores(Job *job, Kernel kernel, bint single, bint product) except -1:
+    cdef const ScoreKernels *scores = kernel.score_kernels()
+    cdef cnp.ndarray class_weight = kernel.class_weight
+    job.lanes = job.width <= FEW_CLASSES
+    if product:
+        job.kernel = <void *>scores.rows_product_f32 if single else <void *>scores.rows_product_f64
+        if job.lanes:
+            job.kernel = <void *>scores.lanes_product_f32 if single else <void *>scores.lanes_product_f64
+    elif job.lanes:
+        job.kernel = <void *>scores.lanes_f32 if single else <void *>scores.lanes_f64
+    else:
+        job.kernel = <void *>scores.rows_f32 if single else <void *>scores.rows_f64
+    if job.lanes:   # 32 to 256 samples, in eights: tiles of about 4096 scores
+        job.rows_per_block = max(32, min(<Py_ssize_t>SCORE_LANES, 4096 // job.width // 8 * 8))
+    else:
+        job.rows_per_block = max(1, min(many_scores_rows(job.width), CHUNK_ELEMENTS // job.width))
+    if class_weight is not None:
+        if class_weight.shape[0] != job.width:
+            raise ValueError(
+                f"{kernel.name}: class_weight has {class_weight.shape[0]} entries, but there are {job.width} classes"
+            )
+        job.class_weight = <const double *>cnp.PyArray_DATA(class_weight)
+    job.signed_weights = kernel.signed_weights
+    if kernel.ignore_index is not None:
+        job.has_ignored = True
+        job.ignored = kernel.ignore_index
+    return 0
+
+
+cdef int bind_targets(Job *job, Kernel kernel, cnp.ndarray y, cnp.ndarray weight) except -1:
+    """What the job reads beside the raw predictions; None becomes a view without data."""
+    job.soft = kernel.scores and y is not None and y.ndim == 2
+    if job.soft and job.has_ignored:
+        raise ValueError(f"{kernel.name}: ignore_index = {kernel.ignore_index} is for labels, y_true holds targets")
     job.y = _input(y)
-    job.raw = _input(raw)
     job.weight = _input(weight)
+    return 0
+
+
+cdef int _bind_outputs(Job *job, cnp.ndarray raw, cnp.ndarray loss, cnp.ndarray gradient,
+                       cnp.ndarray hessian) except -1:
+    job.n = raw.shape[0]
+    job.stream = FASTLOSS_STREAMS and job.n * job.width * raw.itemsize > STREAM_BYTES
+    job.raw = _input(raw)
+    if job.scores and not job.lanes and job.raw.row == raw.itemsize:
+        job.rows_per_block = many_scores_rows(job.width)
     job.loss = _output(loss)
     job.gradient = _output(gradient)
     job.hessian = _output(hessian)
     return 0
 
 
-cdef int _check_shapes(cnp.ndarray y, cnp.ndarray raw, cnp.ndarray weight) except -1:
-    if raw.ndim != 1 and raw.ndim != 2:
-        raise ValueError(f"raw_prediction must have shape (n,) or (n, T), got {_shape(raw)}")
-    if raw.ndim == 2 and raw.shape[1] == 0:
-        raise ValueError(f"raw_prediction has no outputs: shape {_shape(raw)}")
-    if y.ndim != raw.ndim or y.shape[0] != raw.shape[0] or (raw.ndim == 2 and y.shape[1] != raw.shape[1]):
-        raise ValueError(
-            f"y_true has shape {_shape(y)} and raw_prediction {_shape(raw)}; they must be equal (nothing is broadcast)"
-        )
+cdef int check_shapes(Kernel kernel, cnp.ndarray y, cnp.ndarray raw, cnp.ndarray weight) except -1:
+    if kernel.scores:
+        _check_score_shapes(kernel, y, raw)
+    else:
+        if raw.ndim != 1 and raw.ndim != 2:
+            raise ValueError(f"raw_prediction must have shape (n,) or (n, T), got {_shape(raw)}")
+        if raw.ndim == 2 and raw.shape[1] == 0:
+            raise ValueError(f"raw_prediction has no outputs: shape {_shape(raw)}")
+        if y.ndim != raw.ndim or y.shape[0] != raw.shape[0] or (raw.ndim == 2 and y.shape[1] != raw.shape[1]):
+            raise ValueError(
+                f"y_true has shape {_shape(y)} and raw_prediction {_shape(raw)}; they must be equal (nothing is "
+                "broadcast)"
+            )
     if weight is not None and (weight.ndim != 1 or weight.shape[0] != raw.shape[0]):
         raise ValueError(f"sample_weight has shape {_shape(weight)}, expected ({raw.shape[0]},)")
+    return 0
+
+
+cdef int _check_score_shapes(Kernel kernel, cnp.ndarray y, cnp.ndarray raw) except -1:
+    if raw.ndim != 2 or raw.shape[1] == 0:
+        raise ValueError(
+            f"raw_prediction must have shape (n, K) with one of K >= 1 scores for every class, got {_shape(raw)}"
+        )
+    if y.ndim == 1 and y.shape[0] == raw.shape[0]:
+        return 0
+    if not kernel.soft_targets:
+        raise ValueError(
+            f"y_true has shape {_shape(y)}: {kernel.name} needs labels of shape ({raw.shape[0]},) for raw_prediction "
+            f"of shape {_shape(raw)}"
+        )
+    if y.ndim != 2 or y.shape[0] != raw.shape[0] or y.shape[1] != raw.shape[1]:
+        raise ValueError(
+            f"y_true has shape {_shape(y)} and raw_prediction {_shape(raw)}; {kernel.name} needs labels of shape "
+            f"({raw.shape[0]},) or targets of shape {_shape(raw)}"
+        )
     return 0
 
 
@@ -926,6 +631,35 @@ cdef cnp.ndarray _result(object out, str name, cnp.ndarray like, int type_number
     if out is not None:
         return _check_output(out, name, _layout(like, like.ndim, type_number), others)
     return cnp.PyArray_EMPTY(like.ndim, like.shape, type_number, fortran)
+
+
+# ----------------------------------------------------------------------------------------- functions of scores
+cdef Kernel _softmax_kernel(bint logarithm):
+    cdef Kernel kernel = Kernel("softmax", "", False, [logarithm], [logarithm], {"logarithm": logarithm})
+    kernel.set_scores(None, None, False, False)
+    return kernel
+
+
+def softmax(raw_prediction, bint logarithm, out=None, lse_out=None, n_threads=None):
+    """Softmax of the rows of an (n, K) array, or its logarithm; with lse_out (n,) also their logsumexp."""
+    cdef cnp.ndarray raw = _real_array(raw_prediction, "raw")
+    cdef bint single = cnp.PyArray_TYPE(raw) == cnp.NPY_FLOAT32
+    cdef int type_number = cnp.NPY_FLOAT32 if single else cnp.NPY_FLOAT64
+    cdef cnp.ndarray result = None
+    cdef cnp.ndarray lse = None
+    cdef Kernel kernel = _softmax_kernel(logarithm)
+    cdef Job job
+    cdef Outcome outcome
+    if lse_out is not None:
+        lse = _check_output(lse_out, "out", _layout(raw, 1, type_number), [("raw", raw)])
+    else:
+        result = _result(out, "out", raw, type_number, [("raw", raw)])
+    bind_kernel(&job, kernel, single, raw.shape[1], WANT_GRADIENT if lse is None else WANT_LOSS, "exact", False)
+    bind_targets(&job, kernel, None, None)
+    _bind_outputs(&job, raw, lse, result, None)
+    job.factor = 1.0
+    walk(&job, single, False, resolve_threads(n_threads, job.n // chunk_rows(&job)), &outcome)
+    return result if lse is None else lse
 
 
 # ----------------------------------------------------------------------------------------- bandwidth

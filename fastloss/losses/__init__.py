@@ -8,9 +8,11 @@ from typing import Any, Literal
 from fastloss.losses._base import Loss
 from fastloss.losses.binary import *  # noqa: F403 - a new class is public without a line here; __all__ below
 from fastloss.losses.counts import *  # noqa: F403
+from fastloss.losses.multiclass import *  # noqa: F403
 from fastloss.losses.regression import *  # noqa: F403
 
-Kind = Literal["regression", "binary"]
+Kind = Literal["regression", "binary", "multiclass"]
+KINDS = ("regression", "binary", "multiclass")
 
 
 def _concrete(cls: type[Loss]) -> dict[str, type[Loss]]:
@@ -33,7 +35,7 @@ def list_losses(kind: Kind | None = None) -> tuple[str, ...]:
 
     Parameters
     ----------
-    kind : {"regression", "binary"}, optional
+    kind : {"regression", "binary", "multiclass"}, optional
         Only those for this kind of target.
 
     Examples
@@ -42,8 +44,8 @@ def list_losses(kind: Kind | None = None) -> tuple[str, ...]:
     >>> "huber" in fastloss.list_losses(kind="regression")
     True
     """
-    if kind not in (None, "regression", "binary"):
-        raise ValueError(f"kind must be 'regression', 'binary' or None, got {kind!r}")
+    if kind not in (None, *KINDS):
+        raise ValueError(f"kind must be 'regression', 'binary', 'multiclass' or None, got {kind!r}")
     return tuple(name for name, cls in _CLASSES.items() if kind in (None, cls.kind))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -111,10 +112,69 @@ def Parameter(  # noqa: N802 - reads as the field it declares
     return ParameterSpec(default, above, at_least, below, at_most, excluded, squared, none)
 
 
+@dataclass(frozen=True)
+class OptionSpec:
+    """A parameter that is no number of a formula: it acts on labels and weights, before the kernels."""
+
+    default: Any
+    words: str
+    read: Callable[[str, Any], Any]
+
+    def describe(self) -> str:
+        """What values are allowed, in words."""
+        return self.words
+
+    def check(self, owner: str, name: str, value: object) -> Any:
+        """The value in its stored form, or an error naming the parameter, what it got and what it wanted."""
+        return self.default if value is self.default else self.read(f"{owner}: {name} must be {self.words}", value)
+
+
+def _read_flag(message: str, value: object) -> bool:
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise TypeError(f"{message}, got {value!r}")
+
+
+def _read_index(message: str, value: object) -> int:
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        raise TypeError(f"{message}, got {value!r}")
+    return operator.index(value)
+
+
+def _read_class_weight(message: str, value: Any) -> tuple[float, ...]:
+    try:
+        weights = np.asarray(value)
+        real = weights.dtype.kind in "fiub"
+    except ValueError:
+        real = False
+    if not real or weights.ndim != 1 or isinstance(value, (str, bytes)):
+        raise TypeError(f"{message}, got {value!r}")
+    if not np.all(np.isfinite(weights) & (weights >= 0)):
+        raise ValueError(f"{message}, got {value!r}")
+    return tuple(weights.astype(float).tolist())
+
+
+def ClassWeight() -> Any:  # noqa: N802
+    """Declare `class_weight`: None, or a factor of the sample weight for every class."""
+    return OptionSpec(None, "None or a sequence of one finite number >= 0 per class", _read_class_weight)
+
+
+def Index() -> Any:  # noqa: N802
+    """Declare an optional label."""
+    return OptionSpec(None, "None or an integer", _read_index)
+
+
+def Flag() -> Any:  # noqa: N802
+    """Declare an option that is on or off."""
+    return OptionSpec(False, "True or False", _read_flag)
+
+
 # ------------------------------------------------------------------------------------------------- the face
-@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Parameter,))
+@dataclass_transform(
+    kw_only_default=True, frozen_default=True, field_specifiers=(Parameter, ClassWeight, Index, Flag)
+)
 class Loss:
-    """A pointwise loss: its value, (sub)gradient and hessian diagonal in fused, threaded passes.
+    """A per-sample loss: its value, (sub)gradient and hessian diagonal in fused, threaded passes.
 
     Not made directly: take a subclass, e.g. ``fastloss.losses.Huber(delta=1.35)``, or ``fastloss.get_loss("huber")``.
     Instances are immutable, compare equal by parameters and can be pickled.
@@ -123,35 +183,35 @@ class Loss:
     ----------
     name : str
         The string :func:`fastloss.get_loss` takes.
-    kind : {"regression", "binary"}
-        What `y_true` is.
+    kind : {"regression", "binary", "multiclass"}
+        What `y_true` is; "multiclass" losses have K scores per sample.
     target : str
         The values of `y_true` the loss is defined for, in words.
-    link : {"identity", "log", "logit", "sign"}
+    link : {"identity", "log", "logit", "sign", "softmax", "argmax"}
         How a raw prediction becomes what the loss estimates, see :meth:`predict`.
     convex : bool
         Whether the loss, with its parameters, is convex in the raw prediction.
     piecewise_linear : bool
         Whether the hessian is 0 wherever it exists.
-    parameters : dict of str to ParameterSpec
+    parameters : dict of str to ParameterSpec or OptionSpec
         Declared parameters, with defaults and bounds.
     params : dict of str to float
         The values of this instance.
     """
 
     name: ClassVar[str] = ""
-    kind: ClassVar[Literal["regression", "binary"]] = "regression"
+    kind: ClassVar[Literal["regression", "binary", "multiclass"]] = "regression"
     target: ClassVar[str] = "any real number"
-    link: ClassVar[Literal["identity", "log", "logit", "sign"]] = "identity"
+    link: ClassVar[Literal["identity", "log", "logit", "sign", "softmax", "argmax"]] = "identity"
     always_convex: ClassVar[bool] = True
     piecewise_linear: ClassVar[bool] = False
-    parameters: ClassVar[dict[str, ParameterSpec]] = {}
+    parameters: ClassVar[dict[str, ParameterSpec | OptionSpec]] = {}
 
     params: ClassVar[Mapping[str, Any]]
     _kernel: ClassVar[dispatch.Kernel]
 
     def __init_subclass__(cls) -> None:
-        own = {name: spec for name, spec in vars(cls).items() if isinstance(spec, ParameterSpec)}
+        own = {name: spec for name, spec in vars(cls).items() if isinstance(spec, (ParameterSpec, OptionSpec))}
         for name in own:
             delattr(cls, name)  # an instance's attribute holds the value
         cls.parameters = {**cls.parameters, **own}
@@ -168,9 +228,22 @@ class Loss:
             )
         values = {n: spec.check(self.name, n, params.get(n, spec.default)) for n, spec in self.parameters.items()}
         self.__dict__.update(values, params=MappingProxyType(values))
-        single, double = ([spec.encode(values[n], dtype) for n, spec in self.parameters.items()] for dtype in FLOATS)
-        kernel = dispatch.Kernel(self.name, self.target, self.kind == "binary", single, double, values)
-        self.__dict__["_kernel"] = kernel
+        self.__dict__["_kernel"] = self._make_kernel(values)
+
+    def _make_kernel(self, values: dict[str, Any]) -> dispatch.Kernel:
+        formula = {n: spec for n, spec in self.parameters.items() if isinstance(spec, ParameterSpec)}
+        single, double = ([spec.encode(values[n], dtype) for n, spec in formula.items()] for dtype in FLOATS)
+        kernel = dispatch.Kernel(
+            self.name, self.target, self.kind == "binary", single, double, {n: values[n] for n in formula}
+        )
+        if self.kind == "multiclass":
+            kernel.set_scores(
+                values["class_weight"],
+                values["ignore_index"],
+                getattr(self, "soft_targets", False),
+                values.get("allow_negative_weight", False),
+            )
+        return kernel
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"{type(self).__name__} is immutable; make a new one: {type(self).__name__}({name}=...)")
@@ -204,8 +277,9 @@ class Loss:
         Parameters
         ----------
         y_true : array-like of shape (n,) or (n, T)
-            Targets. Numbers of any real dtype; see :attr:`target` for the domain.
-        raw_prediction : array-like of the same shape
+            Targets. Numbers of any real dtype; see :attr:`target` for the domain. For a multiclass loss labels (n,),
+            or (n, K) targets where it takes them.
+        raw_prediction : array-like of the same shape; (n, K) for a multiclass loss
             Raw predictions (before any link). float32 and float64 are taken as they are, with any strides, and set
             the working dtype; other real types are read as float64.
         sample_weight : array-like of shape (n,), optional
@@ -220,7 +294,7 @@ class Loss:
         Returns
         -------
         float, or ndarray of shape (n,) for ``reduction="none"``
-            With (n, T) predictions, the losses of the T outputs of a sample are added.
+            With (n, T) targets, the losses of the T outputs of a sample are added.
 
         Raises
         ------
@@ -373,7 +447,10 @@ class Loss:
         return self.always_convex
 
     def curvature(self) -> float:
-        """Least upper bound of the second derivative over all y and raw predictions; inf where there is none."""
+        """An upper bound of the second derivative over all y and raw predictions; inf where there is none.
+
+        The least one for pointwise losses; for losses over K scores a bound of the hessian's largest eigenvalue.
+        """
         return math.inf
 
     def predict(
@@ -387,9 +464,10 @@ class Loss:
             Raw predictions.
         link : {"loss", "identity", "sigmoid", "exp"}
             "loss": the quantity whose population minimiser the raw prediction is: the mean (squared error; counts,
-            through exp), the median, a quantile ..., or the probability of the positive class, corrected for class
-            weights, label smoothing and the focal factor; losses that estimate only the side give 0 or 1. The other
-            values apply that function alone.
+            through exp), the median, a quantile ..., or the probability of the positive class, corrected for
+            `pos_weight`, label smoothing and the focal factor; losses that estimate only the side give 0 or 1. For a
+            multiclass loss the probabilities of the classes, corrected likewise (`class_weight` acts as sample weights
+            do and is not undone). The other values apply that function alone.
 
         Returns
         -------

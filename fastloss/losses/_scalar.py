@@ -25,6 +25,7 @@ __all__ = [
     "log1p_unit_rest",
     "log_cosh",
     "log_sum",
+    "power",
     "product_error",
     "sign",
     "sqrt",
@@ -63,12 +64,12 @@ def expm1_sum(high: float, low: float) -> float:
 
 
 def log_sum(a: float, x: float) -> float:
-    """log(a + x) for a = 0 or 1, without losing x beside a."""
-    if math.isnan(x) or a + x < 0:
+    """log(a + x) for a >= 0 without losing either; for x < 0, a is 0 or 1."""
+    if math.isnan(a) or math.isnan(x) or a + x < 0:
         return math.nan
     if a + x == 0:
         return -INF
-    return math.log1p(x) if a else math.log(x)
+    return math.log1p(x) if a == 1 else math.log1p(a) if x == 1 else math.log(a + x)
 
 
 def log(x: float) -> float:
@@ -102,6 +103,16 @@ def log_cosh(x: float) -> float:
     return (
         math.log1p(math.expm1(a) ** 2 / (2 * math.exp(a))) if a < 1 else a - math.log(2) + math.log1p(math.exp(-2 * a))
     )
+
+
+def power(x: float, y: float) -> float:
+    """x**y for x >= 0; 0 to a negative power is inf."""
+    if x == 0 and y < 0:
+        return INF
+    try:
+        return math.pow(x, y)
+    except OverflowError:
+        return INF
 
 
 def product_error(a: float, b: float, p: float) -> float:

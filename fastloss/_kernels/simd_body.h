@@ -1,0 +1,229 @@
+/* The bodies of simd.h for one working type.  Every sum runs in an order that depends on its length alone, never on
+   where a row stands in its tile: results do not depend on how rows were cut into tiles. */
+
+/* value in every lane (x - 0 is x, also for -0, and compiles to the broadcast alone). */
+static inline VEC V(all)(T value) { return value - (VEC){0}; }
+
+static inline VEC V(get)(const T *p) {
+    VEC v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+static inline void V(put)(T *p, VEC v) { memcpy(p, &v, sizeof v); }
+
+/* Neighbouring lanes added: half of a's sums, then half of b's. */
+static inline VEC V(pairs)(VEC a, VEC b) {
+    return __builtin_shufflevector(a, b, GLUE(EVEN_, LANES)) + __builtin_shufflevector(a, b, GLUE(ODD_, LANES));
+}
+
+/* The lanes of each of FASTLOSS_AT_ONCE vectors added up; out[i] = sum of v[i]. */
+static inline void V(sums)(VEC *v, T *out) {
+    int count = FASTLOSS_AT_ONCE;
+#pragma GCC unroll 8
+    for (int lanes = LANES; lanes > 1; lanes /= 2) {
+        int half = count > 1 ? count / 2 : 1;
+#pragma GCC unroll 8
+        for (int i = 0; i < half; i++) v[i] = V(pairs)(v[2 * i % count], v[(2 * i + 1) % count]);
+        count = half;
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i * LANES < FASTLOSS_AT_ONCE; i++)
+        memcpy(out + i * LANES, &v[i], sizeof(T) * (FASTLOSS_AT_ONCE < LANES ? FASTLOSS_AT_ONCE : LANES));
+}
+
+/* z[r] = sum_j x[r, j] w[j] for rows of d numbers, ld apart. */
+static void V(rows_times)(const T *x, Py_ssize_t ld, const T *w, T *z, Py_ssize_t rows, Py_ssize_t d) {
+    const Py_ssize_t whole = d - d % LANES, rest = d % LANES;
+    for (Py_ssize_t r = 0; r < rows; r += FASTLOSS_AT_ONCE) {
+        const T *row[FASTLOSS_AT_ONCE];
+        VEC sum[FASTLOSS_AT_ONCE];
+        T group[FASTLOSS_AT_ONCE];
+#pragma GCC unroll 8
+        for (int i = 0; i < FASTLOSS_AT_ONCE; i++) {    /* past the end: the last row again */
+            row[i] = x + (r + i < rows ? r + i : rows - 1) * ld;
+            sum[i] = V(all)(0);
+        }
+        for (Py_ssize_t j = 0; j < whole; j += LANES) {
+            const VEC v = V(get)(w + j);
+#pragma GCC unroll 8
+            for (int i = 0; i < FASTLOSS_AT_ONCE; i++) sum[i] = FMA(V(get)(row[i] + j), v, sum[i]);
+        }
+        if (rest) {
+            const VEC v = PART(w + whole, rest);
+#pragma GCC unroll 8
+            for (int i = 0; i < FASTLOSS_AT_ONCE; i++) sum[i] = FMA(PART(row[i] + whole, rest), v, sum[i]);
+        }
+        V(sums)(sum, group);
+        memcpy(z + r, group, sizeof(T) * (size_t)(rows - r < FASTLOSS_AT_ONCE ? rows - r : FASTLOSS_AT_ONCE));
+    }
+}
+
+/* g[j] += sum_r a[r] x[r, j], for a stretch of columns that stays in registers while the rows go by. */
+#define STRETCH(wide)                                                                                                  \
+    for (; j + wide * LANES <= d; j += wide * LANES) {                                                                 \
+        VEC sum[wide];                                                                                                 \
+        _Pragma("GCC unroll 8") for (int k = 0; k < wide; k++) sum[k] = V(get)(g + j + k * LANES);                     \
+        for (Py_ssize_t r = 0; r < rows; r++) {                                                                        \
+            const VEC factor = V(all)(a[r]);                                                                           \
+            const T *at = x + r * ld + j;                                                                              \
+            _Pragma("GCC unroll 8") for (int k = 0; k < wide; k++) sum[k] = FMA(V(get)(at + k * LANES), factor, sum[k]); \
+        }                                                                                                              \
+        _Pragma("GCC unroll 8") for (int k = 0; k < wide; k++) V(put)(g + j + k * LANES, sum[k]);                      \
+    }
+
+static void V(add_rows)(const T *x, Py_ssize_t ld, const T *a, T *g, Py_ssize_t rows, Py_ssize_t d) {
+    const Py_ssize_t rest = d % LANES;
+    Py_ssize_t j = 0;
+    STRETCH(8)
+    STRETCH(4)
+    STRETCH(2)
+    STRETCH(1)
+    if (rest) {
+        VEC sum = PART(g + j, rest);
+        for (Py_ssize_t r = 0; r < rows; r++) sum = FMA(PART(x + r * ld + j, rest), V(all)(a[r]), sum);
+        PUT_PART(g + j, rest, sum);
+    }
+}
+#undef STRETCH
+
+/* c[i, :] += sum_p a[i ai + p ap] b[p, :] for `many` values of i, where b and c are panels: rows of `wide` vectors. */
+#define PANEL(many, wide)                                                                                              \
+    {                                                                                                                  \
+        VEC sum[many][wide];                                                                                           \
+        _Pragma("GCC unroll 8") for (int i = 0; i < many; i++)                                                         \
+            _Pragma("GCC unroll 8") for (int k = 0; k < wide; k++) sum[i][k] = V(get)(c + (i * wide + k) * LANES);                             \
+        for (Py_ssize_t p = 0; p < length; p++) {                                                                      \
+            VEC right[wide];                                                                                           \
+            _Pragma("GCC unroll 8") for (int k = 0; k < wide; k++) right[k] = V(get)(b + (p * wide + k) * LANES);                              \
+            _Pragma("GCC unroll 8") for (int i = 0; i < many; i++) {                                                   \
+                const VEC left = V(all)(a[i * ai + p * ap]);                                                           \
+                _Pragma("GCC unroll 8") for (int k = 0; k < wide; k++) sum[i][k] = FMA(left, right[k], sum[i][k]);                             \
+            }                                                                                                          \
+        }                                                                                                              \
+        _Pragma("GCC unroll 8") for (int i = 0; i < many; i++)                                                         \
+            _Pragma("GCC unroll 8") for (int k = 0; k < wide; k++) V(put)(c + (i * wide + k) * LANES, sum[i][k]);                              \
+    }
+
+#if LANES_F64 == 8
+#define MANY 8      /* 16 sums in 32 registers */
+#else
+#define MANY 4      /* 8 in 16 */
+#endif
+static void V(panel)(const T *a, Py_ssize_t ai, Py_ssize_t ap, const T *b, T *c, Py_ssize_t count, Py_ssize_t length,
+                     int wide) {
+    Py_ssize_t i0 = 0;
+    if (wide == 1) {
+        for (; i0 + MANY <= count; i0 += MANY, a += MANY * ai, c += MANY * LANES) PANEL(MANY, 1)
+        for (; i0 < count; i0++, a += ai, c += LANES) PANEL(1, 1)
+    } else {
+        for (; i0 + MANY <= count; i0 += MANY, a += MANY * ai, c += MANY * 2 * LANES) PANEL(MANY, 2)
+        for (; i0 < count; i0++, a += ai, c += 2 * LANES) PANEL(1, 2)
+    }
+}
+#undef MANY
+#undef PANEL
+
+/* 4 x 4 numbers, transposed. */
+typedef T V(four) __attribute__((vector_size(4 * sizeof(T))));
+
+static inline void V(transpose4)(const T *from, Py_ssize_t ld_from, T *to, Py_ssize_t ld_to) {
+    V(four) r0, r1, r2, r3, a, b, c, d;
+    memcpy(&r0, from, sizeof r0);
+    memcpy(&r1, from + ld_from, sizeof r0);
+    memcpy(&r2, from + 2 * ld_from, sizeof r0);
+    memcpy(&r3, from + 3 * ld_from, sizeof r0);
+    a = __builtin_shufflevector(r0, r1, 0, 4, 2, 6);
+    b = __builtin_shufflevector(r0, r1, 1, 5, 3, 7);
+    c = __builtin_shufflevector(r2, r3, 0, 4, 2, 6);
+    d = __builtin_shufflevector(r2, r3, 1, 5, 3, 7);
+    r0 = __builtin_shufflevector(a, c, 0, 1, 4, 5);
+    r1 = __builtin_shufflevector(b, d, 0, 1, 4, 5);
+    r2 = __builtin_shufflevector(a, c, 2, 3, 6, 7);
+    r3 = __builtin_shufflevector(b, d, 2, 3, 6, 7);
+    memcpy(to, &r0, sizeof r0);
+    memcpy(to + ld_to, &r1, sizeof r0);
+    memcpy(to + 2 * ld_to, &r2, sizeof r0);
+    memcpy(to + 3 * ld_to, &r3, sizeof r0);
+}
+
+/* to[c ld_to + r] = from[r ld_from + c].  The last block of a direction overlaps the one before it: writing the same
+   numbers twice costs less than a loop for what is left over. */
+static void V(transpose)(const T *from, Py_ssize_t ld_from, T *to, Py_ssize_t ld_to, Py_ssize_t rows,
+                         Py_ssize_t columns) {
+    if (rows < 4 || columns < 4) {
+        for (Py_ssize_t r = 0; r < rows; r++)
+            for (Py_ssize_t c = 0; c < columns; c++) to[c * ld_to + r] = from[r * ld_from + c];
+        return;
+    }
+    for (Py_ssize_t r = 0; r < rows; r += 4) {
+        if (r > rows - 4) r = rows - 4;
+        for (Py_ssize_t c = 0; c < columns; c += 4) {
+            if (c > columns - 4) c = columns - 4;
+            V(transpose4)(from + r * ld_from + c, ld_from, to + c * ld_to + r, ld_to);
+        }
+    }
+}
+
+/* out[k] += sum_r b[r, k] for a panel of `wide` vectors. */
+static void V(sum_panel)(const T *b, Py_ssize_t rows, int wide, double *out) {
+    const Py_ssize_t width = wide * LANES;
+    for (int k = 0; k < wide; k++) {
+        VEC sum[4] = {{0}};
+        T lanes[LANES];
+        Py_ssize_t r = 0;
+        for (; r + 4 <= rows; r += 4)
+            for (int i = 0; i < 4; i++) sum[i] += V(get)(b + (r + i) * width + k * LANES);
+        for (; r < rows; r++) sum[0] += V(get)(b + r * width + k * LANES);
+        V(put)(lanes, (sum[0] + sum[1]) + (sum[2] + sum[3]));
+        for (int j = 0; j < LANES; j++) out[k * LANES + j] += lanes[j];
+    }
+}
+
+/* to += from, in float64. */
+static void V(widen_add)(const T *from, double *to, Py_ssize_t n) {
+    for (Py_ssize_t i = 0; i < n; i++) to[i] += from[i];
+}
+
+/* One row of a sparse matrix: n numbers x in columns of type I.  wide = 0: vectors w, g of one number per column.
+   times:  z = sum x w[column]        add:  g[column] += x a, for the columns in [low, high) */
+#define SPARSE(name, I)                                                                                                \
+    static void V(name##_times)(const T *x, const I *column, Py_ssize_t n, const T *w, T *z, int wide) {               \
+        if (wide == 0) {                                                                                               \
+            double sum[4] = {0};    /* chains, or every addition would wait for the one before */                      \
+            Py_ssize_t j = 0;                                                                                          \
+            for (; j + 4 <= n; j += 4)                                                                                 \
+                for (int i = 0; i < 4; i++) sum[i] += (double)x[j + i] * w[column[j + i]];                             \
+            for (; j < n; j++) sum[0] += (double)x[j] * w[column[j]];                                                  \
+            z[0] = (T)((sum[0] + sum[1]) + (sum[2] + sum[3]));                                                         \
+        } else if (wide == 1) {                                                                                        \
+            VEC sum = {0};                                                                                             \
+            for (Py_ssize_t j = 0; j < n; j++) sum = FMA(V(all)(x[j]), V(get)(w + column[j] * LANES), sum);            \
+            V(put)(z, sum);                                                                                            \
+        } else {                                                                                                       \
+            VEC first = {0}, second = {0};                                                                             \
+            for (Py_ssize_t j = 0; j < n; j++) {                                                                       \
+                const T *at = w + column[j] * 2 * LANES;                                                               \
+                const VEC factor = V(all)(x[j]);                                                                       \
+                first = FMA(factor, V(get)(at), first);                                                                \
+                second = FMA(factor, V(get)(at + LANES), second);                                                      \
+            }                                                                                                          \
+            V(put)(z, first);                                                                                          \
+            V(put)(z + LANES, second);                                                                                 \
+        }                                                                                                              \
+    }                                                                                                                  \
+    static void V(name##_add)(const T *x, const I *column, Py_ssize_t n, const T *a, double *g, int wide,              \
+                              Py_ssize_t low, Py_ssize_t high, int squared) {                                          \
+        const Py_ssize_t width = wide ? wide * LANES : 1;                                                              \
+        for (Py_ssize_t j = 0; j < n; j++) {                                                                           \
+            const Py_ssize_t at = (Py_ssize_t)column[j];                                                               \
+            const double factor = squared ? (double)x[j] * x[j] : x[j];                                                \
+            if (at < low || at >= high) continue;                                                                      \
+            if (wide == 0) g[at] += factor * a[0];                                                                     \
+            else if (wide == 1) for (int k = 0; k < LANES; k++) g[at * width + k] += factor * a[k];                    \
+            else for (int k = 0; k < 2 * LANES; k++) g[at * width + k] += factor * a[k];                               \
+        }                                                                                                              \
+    }
+SPARSE(sparse32, int)
+SPARSE(sparse64, long long)
+#undef SPARSE
