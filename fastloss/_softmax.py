@@ -73,8 +73,8 @@ def logsumexp(raw: ArrayLike, axis: int = -1, *, out: NDArray | None = None, n_t
     Returns
     -------
     ndarray of raw's shape without the axis, or a scalar where raw has one dimension
-        max + log(1 + Σ exp(others − max)), within 4 ulp of its largest term. +inf where some score is, NaN for a line
-        with NaN or nothing but −inf.
+        max + log(1 + Σ exp(others − max)), within 4 ulp of its largest term. +inf where some score is, −inf where all
+        are, NaN for a line with NaN.
 
     Examples
     --------
@@ -104,6 +104,8 @@ def _elementwise(raw: ArrayLike, axis: int, out: NDArray | None, n_threads: int 
     else:
         result = _checked(out, given.shape, scores.dtype)
     lines = np.moveaxis(result, axis, -1)
+    if not scores.size:
+        return result
     for index in np.ndindex(scores.shape[:-2]):
         part, to = (scores[index], lines[index]) if scores.ndim > 1 else (scores[None], lines[None])
         dispatch.softmax(part, logarithm, to, None, n_threads)
@@ -113,6 +115,7 @@ def _elementwise(raw: ArrayLike, axis: int, out: NDArray | None, n_threads: int 
 def _scores(raw: ArrayLike, axis: int) -> NDArray:
     """The array with the classes on the last axis (a view); not float32 or float64 becomes float64."""
     scores = dispatch.as_floating(raw, "raw")
+    scores = scores if scores.dtype.isnative else scores.astype(scores.dtype.newbyteorder("="))
     if scores.ndim == 0:
         raise ValueError("raw must have at least one dimension, got a scalar")
     try:

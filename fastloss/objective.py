@@ -109,11 +109,10 @@ class LinearObjective:
         if n == 0:
             raise ValueError(f"X has no rows: shape {self._X.shape}")
         self.n_scores = self._count_scores(targets, n_classes)
-        self.dtype = np.dtype(np.float32 if self._X.dtype == np.float32 else np.float64)
+        self.dtype = np.dtype(np.float32 if self._X.dtype.newbyteorder("=") == np.float32 else np.float64)
         weights, offsets = _checked_weights(sample_weight, n), self._checked_offset(offset, n)
         self._beside_X = (targets, weights, offsets, self.n_scores, self.dtype == np.float32, n_threads)
-        self._compiled = self._compile(self._X)
-        self._distinct: linear.Linear | None = None
+        self._compiled = self._compile()
 
     # --------------------------------------------------------------------------------------------- evaluation
     def __call__(self, w: ArrayLike) -> tuple[float, NDArray]:
@@ -166,7 +165,7 @@ class LinearObjective:
         ndarray of w's shape and (floating) dtype
         """
         given, table = self._table(w, "w")
-        _, coef, intercept = self._distinct_entries().evaluate(linear.DIAGONAL, self._split(table))
+        _, coef, intercept = self._compiled.evaluate(linear.DIAGONAL, self._split(table))
         return self._joined(coef, intercept, given, np.ones_like(table))
 
     # --------------------------------------------------------------------------------------------- coefficients
@@ -227,8 +226,10 @@ class LinearObjective:
     # --------------------------------------------------------------------------------------------- construction
     def _count_scores(self, y: NDArray, n_classes: int | None) -> int:
         if self.loss.kind != "multiclass" or y.ndim == 2:
-            if n_classes is not None and (self.loss.kind != "multiclass" or n_classes != y.shape[1]):
-                raise ValueError(f"n_classes = {n_classes!r} is for labels of a multiclass loss")
+            if n_classes is not None and self.loss.kind != "multiclass":
+                raise ValueError(f"n_classes = {n_classes!r} is for multiclass losses, {self.loss.name} is none")
+            if n_classes is not None and n_classes != y.shape[1]:
+                raise ValueError(f"n_classes = {n_classes!r}, but y has targets for {y.shape[1]} classes")
             if y.ndim == 2 and y.shape[1] == 0:
                 raise ValueError(f"y has no outputs: shape {y.shape}")
             if self.loss.kind == "multiclass" and not self.loss._kernel.soft_targets:
@@ -250,8 +251,9 @@ class LinearObjective:
             raise ValueError(f"y_true[{place}] = {y[place].item()!r}: {self.loss.name} needs labels 0, 1, ...")
         return max(1, int(top) + 1)
 
-    def _compile(self, X: Any) -> linear.Linear:
-        return linear.Linear(self.loss._kernel, _parts(X) if sp.issparse(X) else X, *self._beside_X)
+    def _compile(self) -> linear.Linear:
+        X = _parts(self._X) if sp.issparse(self._X) else self._X
+        return linear.Linear(self.loss._kernel, X, *self._beside_X)
 
     def _checked_offset(self, offset: ArrayLike | None, n: int) -> NDArray | None:
         if offset is None:
@@ -262,16 +264,6 @@ class LinearObjective:
             expected = " or ".join(map(str, shapes[::-1]))
             raise ValueError(f"offset has shape {values.shape}, expected {expected}")
         return values
-
-    def _distinct_entries(self) -> linear.Linear:
-        """The compiled half for a sum of squares, where duplicate entries of a sparse X must be one entry."""
-        if not sp.issparse(self._X) or self._X.has_canonical_format:
-            return self._compiled
-        if self._distinct is None:
-            merged = self._X.copy()
-            merged.sum_duplicates()
-            self._distinct = self._compile(merged)
-        return self._distinct
 
 
 # ------------------------------------------------------------------------------------------------- arguments
@@ -297,17 +289,16 @@ def _check_structure(csr: Any) -> None:
     """Indices are trusted by the kernels, so they are looked at here: one pass over them."""
     n, d = csr.shape
     starts, columns = csr.indptr, csr.indices
-    if len(starts) != n + 1 or (n and starts[0] != 0) or np.any(np.diff(starts) < 0):
+    if len(starts) != n + 1 or (n and starts[0] != 0) or linear.first_descent(starts) >= 0:
         raise ValueError("X.indptr must have one entry per row and one more, start at 0 and never decrease")
     stored = int(starts[-1]) if n else 0
     if stored > len(columns) or stored > len(csr.data):
         raise ValueError(
             f"X.indptr ends at {stored}, but X has {len(columns)} column indices and {len(csr.data)} values"
         )
-    used = columns[:stored]
-    if stored and (used.min() < 0 or used.max() >= d):
-        wrong = int(np.flatnonzero((used < 0) | (used >= d))[0])
-        raise ValueError(f"X.indices[{wrong}] = {used[wrong]}: expected columns in 0 ... {d - 1}")
+    wrong = linear.first_outside(columns[:stored], d)
+    if wrong >= 0:
+        raise ValueError(f"X.indices[{wrong}] = {columns[wrong]}: expected columns in 0 ... {d - 1}")
 
 
 def _parts(csr: Any) -> tuple[NDArray, NDArray, NDArray, int, int]:

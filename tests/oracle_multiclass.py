@@ -304,12 +304,13 @@ def reference(name, params, y, raw):
         loss, gradient, hessian = exact(name, yi, zi, **params)
         for column, values in zip(columns, ([loss], gradient, hessian), strict=True):
             column.extend(values)
-    return [packed(column, raw.dtype) for column in columns]
+    # a factor 1/q multiplies what was below the smallest normal number, too
+    return [packed(column, raw.dtype, 1 / params.get("q", 1.0)) for column in columns]
 
 
-def packed(column, dtype):
+def packed(column, dtype, factor=1.0):
     """A `yardstick.Reference` from (exact value, largest term) pairs."""
-    return _pack(column, dtype, 1.0)
+    return _pack(column, dtype, factor)
 
 
 def softmax_functions(raw):

@@ -145,11 +145,12 @@ def targets(y, K):
 
 def class_factor(loss, y, K):
     """What class_weight and ignore_index multiply the sample weights by."""
-    y = np.asarray(y)
-    weights = np.ones(K) if loss.params["class_weight"] is None else np.array(loss.params["class_weight"])
-    ignored = loss.params["ignore_index"]
-    keep = np.ones(len(y)) if ignored is None or y.ndim == 2 else y != ignored
-    return keep * (targets(y, K) @ weights)
+    factor = np.ones(len(y))
+    if loss.params["class_weight"] is not None:
+        factor = targets(y, K) @ np.array(loss.params["class_weight"])
+    if loss.params["ignore_index"] is not None:
+        factor = np.where(np.asarray(y) == loss.params["ignore_index"], 0, factor)
+    return factor
 
 
 # the objective --------------------------------------------------------------------------------------------------

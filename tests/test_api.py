@@ -40,16 +40,19 @@ def test_names_and_classes():
     names = fastloss.list_losses()
     assert isinstance(names, tuple)
     assert list(names) == sorted(names)
-    regression, binary = (fastloss.list_losses(kind=kind) for kind in ("regression", "binary"))
-    assert set(regression).isdisjoint(binary)
-    assert set(regression) | set(binary) <= set(names)
+    kinds = ("regression", "binary", "multiclass")
+    regression, binary, multiclass = (fastloss.list_losses(kind=kind) for kind in kinds)
+    assert len({*regression, *binary, *multiclass}) == len(regression) + len(binary) + len(multiclass)
+    assert {*regression, *binary, *multiclass} <= set(names)
     promised = """squared_error absolute_error huber pseudo_huber log_cosh cauchy fair welsch tukey quantile
         smooth_quantile expectile epsilon_insensitive squared_epsilon_insensitive mape msle
         poisson gamma tweedie negative_binomial"""
     assert set(promised.split()) <= set(regression)
     promised = "log_loss hinge squared_hinge smooth_hinge modified_huber perceptron exponential focal poly1"
     assert set(promised.split()) <= set(binary)
-    with pytest.raises(ValueError, match=r"regression.*binary"):
+    promised = "cross_entropy multiclass_hinge multiclass_squared_hinge multiclass_focal generalized_cross_entropy"
+    assert {*promised.split(), "sparsemax", "entmax15"} <= set(multiclass)
+    with pytest.raises(ValueError, match=r"regression.*binary.*multiclass"):
         fastloss.list_losses(kind="clustering")
 
 
@@ -180,6 +183,7 @@ def test_everything_public_has_a_name():
     for name in fastloss.__all__:
         assert hasattr(fastloss, name), name
     promised = {"get_loss", "list_losses", "loss", "gradient", "loss_gradient", "gradient_hessian", "show_config"}
+    promised |= {"softmax", "log_softmax", "logsumexp"}
     assert promised <= set(fastloss.__all__)
     assert {"SGDLossClassifier", "SGDLossRegressor", "losses"} <= set(dir(fastloss))
 
@@ -203,6 +207,7 @@ def test_show_config(capsys):
 # documentation --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", fastloss.list_losses())
 def test_docstring_of_every_loss(name):
     """A first sentence, an example, and every parameter explained."""
     text = inspect.getdoc(get_class(name))

@@ -197,7 +197,7 @@ def full_hessian(loss, y, raw, h=1e-5):
 
 @pytest.mark.parametrize("case", HARD_CASES, ids=label)
 def test_curvature_bounds_the_hessian_matrix(case):
-    """`curvature` is the largest eigenvalue of the K x K Hessian anywhere: never exceeded, come close to if finite."""
+    """`curvature` bounds the largest eigenvalue of the K x K Hessian; a finite one of a convex loss is reached."""
     name, params, _ = case
     loss = fastloss.get_loss(name, **params)
     bound, worst = loss.curvature(), 0.0
@@ -214,7 +214,7 @@ def test_curvature_bounds_the_hessian_matrix(case):
             eigenvalues = eigenvalues[smooth < 1e-4]
         worst = max(worst, float(eigenvalues.max()))
     assert worst <= bound + 1e-4
-    if np.isfinite(bound) and bound > 0:
+    if loss.convex and np.isfinite(bound):
         assert worst >= 0.98 * bound
 
 
@@ -404,7 +404,7 @@ def test_one_hot_targets_are_labels(dtype, isa, reduction):
                         np.testing.assert_allclose(a, b, rtol=8 * np.finfo(dtype).eps, atol=16 * np.finfo(dtype).eps)
 
 
-@pytest.mark.parametrize("smoothing", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("smoothing", [0.1, 0.5, 0.99])
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_smoothing_is_the_same_soft_target(dtype, isa, smoothing, reduction):
     """Without class weights, whose choice looks at the unsmoothed label."""

@@ -1,7 +1,10 @@
 """Multiclass losses and the arrays they read and write: the same bits for any thread count, stride, order and dtype."""
 
+import signal
 import sys
+import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -73,6 +76,49 @@ def test_run_to_run(name, isa):
     loss = fastloss.get_loss(name)
     first = bits(loss.loss(y, raw, weight, n_threads=8))
     assert all(bits(loss.loss(y, raw, weight, n_threads=8)) == first for _ in range(10))
+
+
+class EnoughError(Exception):
+    """Raised by the signal handler."""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timer")
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("K", [3, 300])
+def test_a_long_call_can_be_interrupted(n_threads, K):
+    """A call of minutes ends soon after the signal, with the handler's exception; the next call is right."""
+
+    def stop(*_):
+        raise EnoughError
+
+    n = 20_000_000_000 // K
+    y, raw = np.broadcast_to(np.int8(1), n), np.broadcast_to(np.float32(0.5), (n, K))
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        start = time.perf_counter()
+        with pytest.raises(EnoughError):
+            fastloss.loss("cross_entropy", y, raw, n_threads=n_threads)
+        assert time.perf_counter() - start < 2
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert fastloss.loss("cross_entropy", [0], [[0.0, 0.0]]) == np.log(2)
+
+
+def test_concurrent_calls_do_not_mix(isa):
+    """Python threads share the loss objects, each with threads of its own; an error in one stays there."""
+    work = [(fastloss.get_loss(name), *problem(5000, K)) for name in MULTICLASS for K in (2, 3, 70)]
+    alone = [results(*one, methods=FUSED, reductions=("mean",)) for one in work]
+
+    def run(one):
+        loss, y, raw, weight = one
+        with pytest.raises(ValueError, match=r"y_true\[4999\]"):
+            loss.loss(np.append(y[:-1], 99), raw, n_threads=2)
+        return results(loss, y, raw, weight, methods=FUSED, reductions=("mean",), n_threads=2)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(run, work)) == alone
 
 
 # place, stride, order -------------------------------------------------------------------------------------------
@@ -349,7 +395,7 @@ def test_no_temporary_for_scores(name, matrix):
 @pytest.mark.parametrize("matrix", ["C", "F", "strided", "float32", "half", "int8"])
 def test_no_temporary_for_soft_targets(matrix):
     raw = np.random.default_rng(0).normal(size=(N, K))
-    y = MATRICES[matrix](np.random.default_rng(1).uniform(0, 1, (N, K)))
+    y = MATRICES[matrix](np.random.default_rng(1).uniform(1, 3, (N, K)))
     gradient = np.empty((N, K), order="F")
     loss = fastloss.get_loss("cross_entropy", label_smoothing=0.1, class_weight=np.ones(K))
     assert peak(lambda: loss.loss_gradient(y, raw, np.ones(N, np.float32), gradient_out=gradient)) < SMALL + 4 * N

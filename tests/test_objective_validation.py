@@ -57,7 +57,7 @@ def build_and_call(*args, **options):
         ),
         (np.ones((10, 3)) / 3, fastloss.get_loss("cross_entropy", ignore_index=1), {}, ["ignore_index"]),
     ],
-    ids=repr,
+    ids=lambda x: f"array{x.shape}" if isinstance(x, np.ndarray) else repr(x)[:50],
 )
 def test_wrong_shapes_and_options(form, y, loss, options, words):
     with refused(ValueError, *words):
@@ -149,7 +149,7 @@ def test_bad_label_names_the_first(loss, value, options, form, n_threads):
     y[[3210, 77, 4999]] = value
     with pytest.raises(ValueError, match=r"y(_true)?\[77\] = .*" + loss) as error:
         build_and_call(form(np.ones((n, 2))), y, loss, n_threads=n_threads, **options)
-    assert f"{value:g}"[:4] in str(error.value)
+    assert str(error.value).partition(" = ")[2].startswith((f"{value}:", f"{value:g}:"))  # 2 or 2.0
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -0.5])

@@ -313,3 +313,163 @@ def test_nan_scores_stay_nan_beside_infinite_constants(name, dtype, isa):
     loss = fastloss.get_loss(name, constants=True, **params)
     y = np.array([np.finfo(dtype).max / 2], dtype)
     assert np.isnan(loss.loss(y, np.array([np.nan], dtype), reduction="none")).all()
+
+
+# several classes ------------------------------------------------------------------------------------------------
+
+MULTICLASS = fastloss.list_losses(kind="multiclass")
+
+
+def row(name, y, raw, dtype=np.float64, **params):
+    """(loss, gradient row) of one sample with several classes."""
+    value, gradient = fastloss.loss_gradient(name, np.array([y]), np.array([raw], dtype), reduction="none", **params)
+    return float(value[0]), gradient[0].tolist()
+
+
+@pytest.mark.parametrize("name", MULTICLASS)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_p1_nan_label(run_python, name, reduction):
+    """In a process of its own: the peer's was killed by it."""
+    done = run_python(f"import fastloss; fastloss.loss({name!r}, [float('nan')], [[1, 0]], reduction={reduction!r})")
+    assert done.returncode == 1
+    assert "ValueError: y_true[0] = nan" in done.stderr
+
+
+@pytest.mark.parametrize("name", MULTICLASS)
+@pytest.mark.parametrize("bad", [-1, 5, 2])
+def test_p2_labels_out_of_range(name, isa, bad):
+    for y in ([bad], [0, 1, bad]):
+        for labels in (np.array(y), np.array(y, float)):
+            with pytest.raises(ValueError, match=rf"y_true\[{len(y) - 1}\] = {bad}.*0 \.\.\. 1"):
+                fastloss.loss_gradient(name, labels, np.zeros((len(y), 2)))
+
+
+@pytest.mark.parametrize("name", MULTICLASS)
+@pytest.mark.parametrize(("n_y", "n_raw"), [(3, 1), (1, 3), (2, 3), (3, 0), (0, 3)])
+def test_p2_labels_are_never_broadcast(name, n_y, n_raw):
+    with pytest.raises(ValueError, match="y_true"):
+        fastloss.loss(name, np.zeros(n_y, int), np.ones((n_raw, 2)), reduction="sum")
+
+
+@pytest.mark.parametrize("size", [1e8, 1e17, 1e30])
+def test_p3_equal_large_logits(dtype, isa, size):
+    value, gradient = row("cross_entropy", 0, [size, size], dtype)
+    assert value == dtype.type(math.log(2))
+    assert gradient == [-0.5, 0.5]
+    value, gradient = row("cross_entropy", 2, [size] * 5, dtype)
+    assert value == pytest.approx(math.log(5), rel=2 * float(np.finfo(dtype).eps))
+
+
+@pytest.mark.parametrize("z", [17.0, 20.0, 36.0, 40.0, 85.0, 700.0])
+def test_p4_confident_logits(dtype, isa, z):
+    """Loss and gradient of a tail that 1 - p would round to 0; the two entries of the row cancel exactly."""
+    with workprec(3000):
+        tail = exp(-mpf(z))
+        wanted_loss, wanted = float(log1p(tail)), float(tail / (1 + tail))
+    value, gradient = row("cross_entropy", 0, [z, 0], dtype)
+    close = {"rel": 4 * float(np.finfo(dtype).eps), "abs": float(np.finfo(dtype).tiny)}
+    assert value == pytest.approx(wanted_loss, **close)
+    assert gradient[1] == pytest.approx(wanted, **close)
+    assert gradient[0] == -gradient[1]
+    if z <= 85 or dtype == np.float64:
+        assert value > 0 > gradient[0]
+
+
+def test_p4_known_values(isa):
+    for z, tail in ((17.0, 4.1399376e-8), (20.0, 2.0611537e-9), (36.0, 2.3195228e-16), (40.0, 4.2483543e-18)):
+        value, gradient = row("cross_entropy", 0, [z, 0], np.float32)
+        assert value == pytest.approx(tail, rel=3e-7)
+        assert gradient == [-gradient[1], pytest.approx(tail, rel=3e-7)]
+
+
+def test_p18_weights_that_sum_to_nothing(isa):
+    """The peer's mean is NaN; here it is an error, the sum is 0, and so is every sample."""
+    loss = fastloss.get_loss("cross_entropy", class_weight=[0, 1, 1])
+    with pytest.raises(ValueError, match="mean"):
+        loss.loss([0], [[0.0, 1.0, 2.0]])
+    assert loss.loss([0], [[0.0, 1.0, 2.0]], reduction="sum") == 0.0
+    value, gradient = loss.loss_gradient([0, 0], [[0.0, 1.0, 2.0], [INF, math.nan, 0]], reduction="none")
+    assert value.tolist() == [0, 0]
+    assert gradient.tolist() == [[0, 0, 0]] * 2
+    ignoring = fastloss.get_loss("cross_entropy", ignore_index=-100)
+    with pytest.raises(ValueError, match="mean"):
+        ignoring.loss([-100, -100], np.zeros((2, 3)))
+    assert ignoring.loss([-100, -100], np.zeros((2, 3)), reduction="sum") == 0.0
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.5])
+def test_p19_smoothing_beside_a_masked_class(dtype, isa, smoothing):
+    """Smoothed over the classes that are there, as if the masked one did not exist; targets of 0 cost nothing."""
+    value, gradient = row("cross_entropy", 0, [1.0, -INF, 0.5], dtype, label_smoothing=smoothing)
+    wanted, slope = row("cross_entropy", 0, [1.0, 0.5], dtype, label_smoothing=smoothing)
+    close = {"rel": 4 * float(np.finfo(dtype).eps), "abs": 0}
+    assert value == pytest.approx(wanted, **close)
+    assert gradient == [pytest.approx(slope[0], **close), 0, pytest.approx(slope[1], **close)]
+    soft = fastloss.loss("cross_entropy", np.array([[0.25, 0, 0.75]], dtype), np.array([[0, -INF, 0]], dtype))
+    assert soft == pytest.approx(math.log(2), rel=4 * float(np.finfo(dtype).eps))
+
+
+def test_p20_one_hot_target_with_a_masked_class(dtype, isa):
+    raw = np.array([[1, -INF]], dtype)
+    for y in (np.array([[1, 0]]), np.array([[1.0, 0.0]], dtype), np.array([0])):
+        value, gradient = fastloss.loss_gradient("cross_entropy", y, raw)
+        assert value == 0
+        assert gradient.tolist() == [[0, 0]]
+    value, gradient = fastloss.loss_gradient("cross_entropy", np.array([[0, 1]]), raw)
+    assert value == INF
+    assert gradient.tolist() == [[1, -1]]
+
+
+@pytest.mark.parametrize("bad", [5, -1])
+def test_p21_integer_labels_are_no_python_indices(isa, bad):
+    """-1 is not the last class, 5 is no NaN."""
+    for y in ([bad, 0], [0, bad]):
+        with pytest.raises(ValueError, match=rf"y_true\[{y.index(bad)}\] = {bad}: cross_entropy needs labels in 0 "):
+            fastloss.loss("cross_entropy", y, np.zeros((2, 2)))
+
+
+def weighted_mean(y, raw, weight, smoothing, ignore, classes):
+    """The mean in mpmath, from the definition."""
+    total = size = mpf(0)
+    for label, z, w in zip(y, raw, weight, strict=True):
+        if label == ignore:
+            continue
+        e = [exp(mpf(float(v))) for v in z]
+        mass = sum(e)
+        w = mpf(float(w)) * mpf(classes[label])
+        for k, v in enumerate(e):
+            target = (1 - smoothing) * (k == label) + mpf(smoothing) / len(z)
+            total -= w * target * log1p(v / mass - 1)
+        size += w
+    return total / size
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.125])
+@pytest.mark.parametrize("ignore", [None, -100, 1])
+@pytest.mark.parametrize("classes", [None, (0.5, 2.0, 0.0, 1.0)])
+def test_p32_weight_smoothing_and_ignored_labels(dtype, isa, weighted, smoothing, ignore, classes):
+    """The combination that peers got wrong, against the definition (test_multiclass.py has the identities)."""
+    rng = np.random.default_rng(32)
+    raw = rng.normal(size=(25, 4)).astype(dtype)
+    y = rng.integers(0, 4, 25)
+    if ignore == -100:
+        y[::4] = -100
+    weight = rng.uniform(0.5, 2, 25) if weighted else np.ones(25)
+    with workprec(200):
+        wanted = float(weighted_mean(y, raw, weight, smoothing, ignore, classes or (1.0,) * 4))
+    loss = fastloss.get_loss("cross_entropy", label_smoothing=smoothing, ignore_index=ignore, class_weight=classes)
+    value, gradient = loss.loss_gradient(y, raw, weight if weighted else None)
+    assert value == pytest.approx(wanted, rel=4 * float(np.finfo(dtype).eps))
+    silent = (y == ignore) | (np.array(classes or (1.0,) * 4)[y % 4] == 0)
+    assert not gradient[silent].any()
+    assert np.all(gradient[~silent].any(axis=1))
+
+
+@pytest.mark.parametrize("name", MULTICLASS)
+def test_p39_multiclass_reductions_do_not_depend_on_threads(name, dtype, isa):
+    rng = np.random.default_rng(39)
+    y, raw = rng.integers(0, 3, 50_003), rng.normal(size=(50_003, 3)).astype(dtype)
+    loss = fastloss.get_loss(name)
+    for reduction in ("mean", "sum"):
+        assert len({bits(loss.loss(y, raw, reduction=reduction, n_threads=t)) for t in range(1, 9)}) == 1

@@ -483,7 +483,8 @@ def test_parameter_out_of_range(name, parameter, value):
 def numeric_parameters():
     for name in fastloss.list_losses():
         for parameter, declared in get_class(name).parameters.items():
-            yield name, parameter, isinstance(declared.default, bool)
+            if parameter != "class_weight":  # a vector: test_multiclass_validation.py
+                yield name, parameter, isinstance(declared.default, bool)
 
 
 @pytest.mark.parametrize(("name", "parameter", "flag"), list(numeric_parameters()))

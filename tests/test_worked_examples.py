@@ -116,3 +116,59 @@ def test_12_mini_batches_are_unbiased(name, size):
     value, gradient = risk(list(range(7)))
     assert np.mean([batch[0] for batch in batches]) == pytest.approx(value, rel=1e-14)
     np.testing.assert_allclose(np.mean([batch[1] for batch in batches], axis=0), gradient, rtol=1e-13, atol=1e-15)
+
+
+def test_5_softmax_cross_entropy(dtype, isa):
+    z = np.array([[2, 0, -1]], dtype)
+    digits = 2e-7 if dtype == np.float32 else 5e-8
+    p = fastloss.softmax(z)[0]
+    np.testing.assert_allclose(p, [0.8437947, 0.1141952, 0.0420101], rtol=0, atol=digits)
+    np.testing.assert_array_equal(fastloss.get_loss("cross_entropy").predict(z)[0], p)
+    value, gradient = per_sample("cross_entropy", [1], z, dtype)
+    assert float(value[0]) == pytest.approx(2.1698460, abs=2 * digits)
+    np.testing.assert_allclose(gradient[0], p - np.array([0, 1, 0]), rtol=0, atol=digits)
+    one_hot = fastloss.loss_gradient("cross_entropy", [[0, 1, 0]], z, reduction="none")
+    np.testing.assert_allclose(one_hot[0], value, rtol=4 * np.finfo(dtype).eps)
+
+
+def test_7_class_weighted_cross_entropy(dtype, isa):
+    """-w_c log p_c; unlike pos_weight the weights of classes are part of the mean's denominator."""
+    weights = [0.5, 2.0, 1.0]
+    z = np.array([[2, 0, -1], [0.3, 0.1, 0], [1, 1, 1], [-2, 0, 5]], dtype)
+    y = np.array([1, 0, 2, 1])
+    p = np.exp(z.astype(float)) / np.exp(z.astype(float)).sum(axis=1, keepdims=True)
+    w = np.array(weights)[y]
+    wanted = -w * np.log(p[np.arange(4), y])
+    value, gradient = per_sample("cross_entropy", y, z, dtype, class_weight=weights)
+    np.testing.assert_allclose(value, wanted, rtol=4 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(gradient, w[:, None] * (p - np.eye(3)[y]), rtol=0, atol=8 * np.finfo(dtype).eps)
+    mean = fastloss.loss("cross_entropy", y, z, class_weight=weights)
+    assert mean == pytest.approx(wanted.sum() / w.sum(), rel=4 * float(np.finfo(dtype).eps))
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.3, 0.9])
+@pytest.mark.parametrize("K", [2, 3, 7])
+def test_8_label_smoothing_over_classes(dtype, isa, smoothing, K):
+    rng = np.random.default_rng(K)
+    y, z = rng.integers(0, K, 31), (3 * rng.normal(size=(31, K))).astype(dtype)
+    soft = (1 - smoothing) * np.eye(K)[y] + smoothing / K
+    one = per_sample("cross_entropy", y, z, dtype, label_smoothing=smoothing)
+    other = per_sample("cross_entropy", soft, z, dtype)
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_allclose(a, b, rtol=8 * np.finfo(dtype).eps, atol=8 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("z", [(1000, 1000), (-1000, -1000), (1e4, 0)])
+def test_11_log_sum_exp(dtype, isa, z):
+    a = max(z)
+    rest = np.log(sum(np.exp(x - a) for x in z))
+    log_p = np.array(z) - a - rest
+    row = np.array([z], dtype)
+    eps = float(np.finfo(dtype).eps)
+    assert float(fastloss.logsumexp(row)[0]) == pytest.approx(a + rest, rel=eps)
+    np.testing.assert_allclose(fastloss.log_softmax(row)[0], log_p, rtol=4 * eps)
+    np.testing.assert_allclose(fastloss.softmax(row)[0], np.exp(log_p), rtol=4 * eps)
+    for y in (0, 1):
+        value, gradient = per_sample("cross_entropy", [y], row, dtype)
+        assert float(value[0]) == pytest.approx(-log_p[y], rel=4 * eps, abs=0)
+        assert np.isfinite(gradient).all()

@@ -334,9 +334,9 @@ cdef inline real _split_exponent(real u, real *m) noexcept nogil:
     return k
 
 
-cdef inline real log_sum(real a, real x) noexcept nogil:
-    """log(a + x) without losing x beside a (or a beside x), a >= 0.  0 -> -inf, below 0 -> NaN, inf -> inf."""
-    cdef real u, lost, m, k, f, s, value, tiny, shift, scale
+cdef inline real _log_parts(real a, real x, real *main) noexcept nogil:
+    """log(a + x) = main + the result: main is a multiple of log 2 (its upper part), the rest at most 0.35 and a bit."""
+    cdef real u, lost, m, k, f, s, tiny, shift, scale
     u = a + x
     # What the sum lost: exact, the larger term first.
     lost = select(x > a, a - (u - x), x - (u - a))
@@ -349,14 +349,28 @@ cdef inline real log_sum(real a, real x) noexcept nogil:
     f = m - <real>1
     s = f / (<real>2 + f)
     lost = lost / u         # at most 2^-24 (2^-53): first order is enough
-    # k log 2 high is exact; the small parts are added first.
-    value = fma(k, _ln2_high(x), f - (s * (f - _atanh_rest(s * s)) - fma(k, _ln2_low(x), lost)))
+    main[0] = k * _ln2_high(x)      # exact
+    return f - (s * (f - _atanh_rest(s * s)) - fma(k, _ln2_low(x), lost))
+
+
+cdef inline real log_sum(real a, real x) noexcept nogil:
+    """log(a + x) without losing x beside a (or a beside x), a >= 0.  0 -> -inf, below 0 -> NaN, inf -> inf."""
+    cdef real u = a + x
+    cdef real main, rest, value
+    rest = _log_parts(a, x, &main)
     # u - u brings NaN back, which the bits of u have lost.  (A select on `u >= 0` instead would not vectorise: gcc 12
     # turns it into an unordered comparison that it cannot blend with.)
-    value = value + (u - u)
+    value = (main + rest) + (u - u)
     value = select(u == <real>INFINITY, u, value)
     value = select(u == 0, <real>-INFINITY, value)
     return select(u < 0, <real>NAN, value)
+
+
+cdef inline real log_sum_rest(real a, real x, real value) noexcept nogil:
+    """What the last rounding of value = log_sum(a, x) left out; for those who multiply the logarithm."""
+    cdef real main, rest
+    rest = _log_parts(a, x, &main)
+    return rest - (value - main)
 
 
 cdef inline real log(real x) noexcept nogil:
@@ -372,15 +386,8 @@ cdef inline real log1p(real x) noexcept nogil:
 cdef inline real power(real x, real y) noexcept nogil:
     """x^y for x >= 0, |y| log x of moderate size: exp(y log x) with y log x in two parts, since the exponential
     magnifies their error by their size.  0^y is 0, 1 or inf; x^0 is 1."""
-    cdef real tiny = <real>1.17549435e-38 if real is float else <real>2.2250738585072014e-308
-    cdef real shift = select(x < tiny, <real>25.0 if real is float else <real>54.0, <real>0)
-    cdef real scaled = x * select(x < tiny, <real>33554432.0 if real is float else <real>18014398509481984.0, <real>1)
-    cdef real m, k, f, s, main, rest, large, small, total, lost, value
-    k = _split_exponent(scaled, &m) - shift
-    f = m - <real>1
-    s = f / (<real>2 + f)
-    main = k * _ln2_high(x)                                             # exact
-    rest = f - (s * (f - _atanh_rest(s * s)) - k * _ln2_low(x))         # log m + k log 2 low: at most 0.35
+    cdef real main, rest, large, small, total, lost, value
+    rest = _log_parts(<real>0, x, &main)
     large = y * main
     small = y * rest
     total = large + small

@@ -41,6 +41,7 @@ FUNCTIONS = {
             "log1p_unit_rest",
             "log_cosh",
             "log_sum",
+            "log_sum_rest",
             "power",
             "product_error",
             "sign",

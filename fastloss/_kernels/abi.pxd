@@ -84,9 +84,9 @@ cdef struct Rows32:
     void (*sparse64_times)(const float *x, const long long *column, Py_ssize_t n, const float *w, float *z,
                            int wide) noexcept nogil
     void (*sparse32_add)(const float *x, const int *column, Py_ssize_t n, const float *a, double *g, int wide,
-                         Py_ssize_t low, Py_ssize_t high, bint squared) noexcept nogil
+                         Py_ssize_t low, Py_ssize_t high) noexcept nogil
     void (*sparse64_add)(const float *x, const long long *column, Py_ssize_t n, const float *a, double *g,
-                         int wide, Py_ssize_t low, Py_ssize_t high, bint squared) noexcept nogil
+                         int wide, Py_ssize_t low, Py_ssize_t high) noexcept nogil
 
 cdef struct Rows64:
     double (*dot)(const double *x, const double *w, Py_ssize_t n) noexcept nogil
@@ -112,9 +112,9 @@ cdef struct Rows64:
     void (*sparse64_times)(const double *x, const long long *column, Py_ssize_t n, const double *w, double *z,
                            int wide) noexcept nogil
     void (*sparse32_add)(const double *x, const int *column, Py_ssize_t n, const double *a, double *g, int wide,
-                         Py_ssize_t low, Py_ssize_t high, bint squared) noexcept nogil
+                         Py_ssize_t low, Py_ssize_t high) noexcept nogil
     void (*sparse64_add)(const double *x, const long long *column, Py_ssize_t n, const double *a, double *g,
-                         int wide, Py_ssize_t low, Py_ssize_t high, bint squared) noexcept nogil
+                         int wide, Py_ssize_t low, Py_ssize_t high) noexcept nogil
 
 # What one instruction-set module exports (as a capsule named TABLE_CAPSULE).
 cdef struct Table:

@@ -18,11 +18,22 @@ class Kernel:
         params64: list[float],
         values: dict[str, Any],
     ) -> None: ...
+    scores: bool
+    soft_targets: bool
+    ignore_index: int | None
+    def set_scores(
+        self,
+        class_weight: tuple[float, ...] | None,
+        ignore_index: int | None,
+        soft_targets: bool,
+        signed_weights: bool,
+    ) -> None: ...
 
 def set_table(capsule: object) -> None: ...
 def cpu_features() -> tuple[str, ...]: ...
 def build_info() -> dict[str, str | int]: ...
 def usable_threads() -> int: ...
+def as_real(values: ArrayLike, name: str) -> NDArray: ...
 def as_floating(values: ArrayLike, name: str) -> NDArray: ...
 def evaluate(
     kernel: Kernel,
@@ -37,3 +48,10 @@ def evaluate(
     n_threads: int | None,
     hessian: str | float = "exact",
 ) -> Any: ...
+def softmax(
+    raw_prediction: ArrayLike,
+    logarithm: bool,
+    out: NDArray | None = None,
+    lse_out: NDArray | None = None,
+    n_threads: int | None = None,
+) -> NDArray: ...

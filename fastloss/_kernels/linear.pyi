@@ -6,6 +6,9 @@ VALUE: int
 PRODUCT: int
 DIAGONAL: int
 
+def first_descent(values: NDArray) -> int: ...
+def first_outside(values: NDArray, end: int) -> int: ...
+
 class Linear:
     def __init__(
         self,

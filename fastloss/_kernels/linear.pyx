@@ -73,6 +73,7 @@ cdef enum:
     FEWER_CHUNKS = 8            # accumulators of more than FEWER_FROM numbers
     FEWER_FROM = 100000
     SHARED_FROM = 1000000
+    SPARSE_WORK = 1 << 27
     SLAB_WORK = 1 << 28         # multiply-adds between two looks at pending signals: some 10 ms
     LEAST_BLOCK = 8             # rows of a kernel's call
     BLOCKS = TILE_ROWS // LEAST_BLOCK
@@ -111,7 +112,7 @@ cdef struct Worker:
     void *x                     # rows * d, where X is not read in place (or squared)
     void *z                     # rows * panels * width: raw predictions, then their gradients
     void *u                     # likewise for the direction
-    void *g                     # d * width: a panel of the gradient
+    void *g                     # d * width: a panel of the gradient; or d entries of a sparse row
     void *offset
     void *swap
     char *scratch
@@ -181,21 +182,39 @@ cdef inline void sparse_add(const Plan *plan, Py_ssize_t row, const real *a, dou
                             Py_ssize_t high) noexcept nogil:
     cdef Py_ssize_t start = start_of(plan, row), n = start_of(plan, row + 1) - start
     cdef const real *x = <const real *>plan.values + start
-    cdef bint squared = plan.mode == MODE_DIAGONAL
     if real is float:
         if plan.wide_columns:
-            active_table().rows32.sparse64_add(x, <const long long *>plan.columns + start, n, a, g, plan.wide, low,
-                                               high, squared)
+            active_table().rows32.sparse64_add(x, <const long long *>plan.columns + start, n, a, g, plan.wide, low, high)
         else:
-            active_table().rows32.sparse32_add(x, <const int *>plan.columns + start, n, a, g, plan.wide, low, high,
-                                               squared)
+            active_table().rows32.sparse32_add(x, <const int *>plan.columns + start, n, a, g, plan.wide, low, high)
     else:
         if plan.wide_columns:
-            active_table().rows64.sparse64_add(x, <const long long *>plan.columns + start, n, a, g, plan.wide, low,
-                                               high, squared)
+            active_table().rows64.sparse64_add(x, <const long long *>plan.columns + start, n, a, g, plan.wide, low, high)
         else:
-            active_table().rows64.sparse32_add(x, <const int *>plan.columns + start, n, a, g, plan.wide, low, high,
-                                               squared)
+            active_table().rows64.sparse32_add(x, <const int *>plan.columns + start, n, a, g, plan.wide, low, high)
+
+
+cdef inline Py_ssize_t column_of(const Plan *plan, Py_ssize_t at) noexcept nogil:
+    if plan.wide_columns:
+        return <Py_ssize_t>(<const int64_t *>plan.columns)[at]
+    return (<const int32_t *>plan.columns)[at]
+
+
+cdef void sparse_add_squares(const Plan *plan, Py_ssize_t row, const real *a, real *entries, double *g, Py_ssize_t low,
+                             Py_ssize_t high) noexcept nogil:
+    """`sparse_add` with the row's entries squared: duplicates are added up first, in `entries` (d zeros, left so)."""
+    cdef const real *x = <const real *>plan.values
+    cdef Py_ssize_t begin = start_of(plan, row), end = start_of(plan, row + 1), at, column, k
+    cdef double square
+    for at in range(begin, end):
+        entries[column_of(plan, at)] += x[at]
+    for at in range(begin, end):
+        column = column_of(plan, at)
+        square = <double>entries[column] * entries[column]
+        entries[column] = 0
+        if low <= column < high:
+            for k in range(plan.width):
+                g[column * plan.width + k] += square * a[k]
 
 
 # ----------------------------------------------------------------------------------------- the parts of a tile
@@ -258,6 +277,11 @@ cdef void backward(const Plan *plan, const real *x, Py_ssize_t ld, Py_ssize_t fi
             g_intercept[0] += total(slopes, rows)
         elif j0 == 0:
             sum_panel(slopes, rows, plan.wide, g_intercept + p * width)
+        if plan.sparse and plan.mode == MODE_DIAGONAL:
+            memset(part, 0, plan.d * sizeof(real))
+            for r in range(rows):
+                sparse_add_squares(plan, first + r, slopes + r * width, part, g + p * plan.d * width, j0, j1)
+            continue
         if plan.sparse:
             for r in range(rows):
                 sparse_add(plan, first + r, slopes + r * width, g + p * plan.d * width, j0, j1)
@@ -538,6 +562,7 @@ cdef inline Py_ssize_t aligned(Py_ssize_t nbytes) noexcept nogil:
 cdef void settle(const Plan *plan, const Job *job, Worker *worker, char *memory) noexcept nogil:
     """Give a worker's tiles their places; with memory = NULL only count the bytes into `scratch`."""
     cdef Py_ssize_t scores = aligned(plan.rows * plan.panels * plan.width * plan.size)
+    cdef bint needs_part = plan.mode == MODE_DIAGONAL if plan.sparse else plan.size == 4
     cdef bint copies = not plan.sparse and (not plan.in_place or plan.mode == MODE_DIAGONAL)
     worker.x = memory
     memory += aligned(plan.rows * plan.d * plan.size) if copies else 0
@@ -546,13 +571,56 @@ cdef void settle(const Plan *plan, const Job *job, Worker *worker, char *memory)
     worker.u = memory
     memory += scores if plan.mode == MODE_PRODUCT else 0
     worker.g = memory
-    memory += aligned(plan.d * plan.width * plan.size) if plan.size == 4 and not plan.sparse else 0
+    memory += aligned(plan.d * (1 if plan.sparse else plan.width) * plan.size) if needs_part else 0
     worker.offset = memory
     memory += aligned(plan.block * plan.K * plan.size) if plan.offset.data != NULL else 0
     worker.scratch = memory
 
 
 # ----------------------------------------------------------------------------------------- the face to Python
+ctypedef fused index_t:
+    int32_t
+    int64_t
+
+
+cdef Py_ssize_t _first_descent(const index_t *values, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n - 1):
+        if values[i + 1] < values[i]:
+            return i
+    return -1
+
+
+cdef Py_ssize_t _first_outside(const index_t *values, Py_ssize_t n, Py_ssize_t end) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        if not 0 <= values[i] < end:
+            return i
+    return -1
+
+
+cdef cnp.ndarray _indices(values):
+    """int32 and int64 as they are, other integers as int64."""
+    cdef object dtype = np.int32 if values.dtype.newbyteorder("=") == np.int32 else np.int64
+    return np.ascontiguousarray(values, dtype)
+
+
+def first_descent(values):
+    """Position of the first index that is larger than the next, or -1; without a temporary."""
+    cdef cnp.ndarray array = _indices(values)
+    if array.itemsize == 4:
+        return _first_descent(<const int32_t *>cnp.PyArray_DATA(array), array.shape[0])
+    return _first_descent(<const int64_t *>cnp.PyArray_DATA(array), array.shape[0])
+
+
+def first_outside(values, Py_ssize_t end):
+    """Position of the first index that is not in 0 ... end - 1, or -1; without a temporary."""
+    cdef cnp.ndarray array = _indices(values)
+    if array.itemsize == 4:
+        return _first_outside(<const int32_t *>cnp.PyArray_DATA(array), array.shape[0], end)
+    return _first_outside(<const int64_t *>cnp.PyArray_DATA(array), array.shape[0], end)
+
+
 cdef class Linear:
     """The compiled half of a LinearObjective: data, loss, and how the work is cut.
 
@@ -625,6 +693,8 @@ cdef class Linear:
         plan.panels = (plan.K + plan.width - 1) // plan.width
         rows = TILE_BYTES // max(<Py_ssize_t>1, plan.d * plan.size) if not plan.sparse else TILE_ROWS
         rows = min(rows, <Py_ssize_t>SCORE_BYTES // (plan.panels * plan.width * plan.size))
+        if plan.sparse:     # long rows of many scores: a tile must not outlast the patience of Ctrl-C
+            rows = min(rows, <Py_ssize_t>SPARSE_WORK // row_work(plan))
         plan.rows = max(<Py_ssize_t>16, min(rows, <Py_ssize_t>TILE_ROWS)) // 16 * 16
         return 0
 

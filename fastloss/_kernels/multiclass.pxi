@@ -90,38 +90,65 @@ cdef void largest(const Panel *p, const real *z, real *top) noexcept nogil:
         spread(p, top)
 
 
-cdef void fold_sums(const Panel *p, double *sums) noexcept nogil:
-    """Lanes added pairwise where they belong to one sample; always in the same order."""
+cdef inline void add_exactly(double *total, double *lost, double x) noexcept nogil:
+    """total += x, and what that rounded away to lost (Knuth's two-sum)."""
+    cdef double sum = total[0] + x
+    cdef double part = sum - total[0]
+    lost[0] = lost[0] + ((total[0] - (sum - part)) + (x - part))
+    total[0] = sum
+
+
+cdef void fold_sums(const Panel *p, double *sums, double *lost) noexcept nogil:
+    """Lanes added pairwise where they belong to one sample, and with what was lost; always in the same order."""
     cdef Py_ssize_t width = WIDE, j
     if folds(p):
         for j in range(p.lanes, WIDE):
             sums[j] = 0
+            lost[j] = 0
         while width > 1:
             width = width // 2
             for j in range(width):
-                sums[j] = sums[j] + sums[j + width]
+                lost[j] = lost[j] + lost[j + width]
+                add_exactly(&sums[j], &lost[j], sums[j + width])
+    for j in range(p.samples):      # what an infinite sum lost is NaN
+        sums[j] = sums[j] + select(lost[j] == lost[j], lost[j], <double>0)
+
+
+cdef void clear(const Panel *p, double *sums, double *lost) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(p.lanes):
+        sums[j] = 0
+        lost[j] = 0
+
+
+cdef inline void gather(real x, double *sum, double *lost) noexcept nogil:
+    """sum += x.  A float64 sum of float32 numbers loses nothing that matters; one of float64 numbers is compensated:
+    the errors of a thousand equal probabilities all have one sign."""
+    if real is float:
+        sum[0] = sum[0] + x
+    else:
+        add_exactly(sum, lost, x)
 
 
 cdef void add_up(const Panel *p, const real *x, real *column) noexcept nogil:
-    """column = sum over the classes: eight at a time in the working dtype, these sums in float64."""
+    """column = sum over the classes: eight rows in a tree, in the working dtype, and these sums gathered."""
     cdef double sums[WIDE]
-    cdef real part[WIDE]
+    cdef double lost[WIDE]
     cdef const real *at
-    cdef Py_ssize_t row = 0, stop, j
-    for j in range(p.lanes):
-        sums[j] = 0
+    cdef Py_ssize_t row = 0, n = p.lanes, j
+    clear(p, sums, lost)
+    while row + 8 < p.rows:
+        at = x + row * n
+        for j in range(n):
+            gather(((at[j] + at[j + n]) + (at[j + 2 * n] + at[j + 3 * n]))
+                   + ((at[j + 4 * n] + at[j + 5 * n]) + (at[j + 6 * n] + at[j + 7 * n])), &sums[j], &lost[j])
+        row += 8
     while row < p.rows:
-        stop = min(row + 8, p.rows)
-        for j in range(p.lanes):
-            part[j] = 0
-        while row < stop:
-            at = x + row * p.lanes
-            for j in range(lanes_of(p, row)):
-                part[j] = part[j] + at[j]
-            row += 1
-        for j in range(p.lanes):
-            sums[j] = sums[j] + part[j]
-    fold_sums(p, sums)
+        at = x + row * n
+        for j in range(lanes_of(p, row)):
+            gather(at[j], &sums[j], &lost[j])
+        row += 1
+    fold_sums(p, sums, lost)
     for j in range(p.samples):
         column[j] = <real>sums[j]
 
@@ -129,17 +156,17 @@ cdef void add_up(const Panel *p, const real *x, real *column) noexcept nogil:
 cdef void dot_up(const Panel *p, const real *x, const real *u, real *column) noexcept nogil:
     """column = sum over the classes of x*u."""
     cdef double sums[WIDE]
+    cdef double lost[WIDE]
     cdef const real *at
     cdef const real *by
     cdef Py_ssize_t row, j
-    for j in range(p.lanes):
-        sums[j] = 0
+    clear(p, sums, lost)
     for row in range(p.rows):
         at = x + row * p.lanes
         by = u + row * p.lanes
         for j in range(lanes_of(p, row)):
             sums[j] = sums[j] + at[j] * by[j]
-    fold_sums(p, sums)
+    fold_sums(p, sums, lost)
     for j in range(p.samples):
         column[j] = <real>sums[j]
 
@@ -166,6 +193,15 @@ cdef void find_peak(const Panel *p, const real *z, const real *top, Py_ssize_t *
             if best < 0 or candidate < best:
                 best = candidate
     peak[0] = max(best, 0)
+
+
+cdef inline real smallest_normal(real like) noexcept nogil:
+    return <real>1.17549435e-38 if real is float else <real>2.2250738585072014e-308
+
+
+cdef inline real unless_zero(real p, real factor) noexcept nogil:
+    """factor * p, where p = 0 wins over an infinite factor (z_loss where the scores are), but not over NaN."""
+    return select((p == 0) & (factor == factor), <real>0, factor * p)
 
 
 cdef inline real below_top(real z, real top) noexcept nogil:
@@ -219,7 +255,7 @@ cdef void softmax_hessian(const Panel *p, const real *e, real *hess, const real 
         at = e + row * p.lanes
         to = hess + row * p.lanes
         for j in range(lanes_of(p, row)):
-            to[j] = slope[j] * ((at[j] * inverse[j]) * ((total[j] - at[j]) * inverse[j])) \
+            to[j] = unless_zero((at[j] * inverse[j]) * ((total[j] - at[j]) * inverse[j]), slope[j]) \
                 + (curl[j] * at[j]) * (knee[j] * at[j])
 
 
@@ -255,8 +291,24 @@ cdef void scale_rows(const Panel *p, const real *factor, real *x) noexcept nogil
 cdef void true_class_close(const Panel *p, const Py_ssize_t *label, const Py_ssize_t *peak, real *grad, real *hess,
                            bint product, const real *own, const real *others, const real *below, real *slope,
                            const real *bend) noexcept nogil:
-    """Gradient and hessian of a function f of -log p_y: slope = f', bend = f'' (1 - p_y).  grad holds e."""
+    """Gradient and hessian of a function f of -log p_y: slope = f' / total, bend = f'' (1 - p_y), where total is the
+    sum of all e.  grad holds e."""
+    cdef real at[WIDE]
+    cdef Py_ssize_t r
+    if hess != NULL:
+        true_class_hessian(p, label, peak, grad, hess, product, own, others, below, slope, bend)
+    for r in range(p.samples):
+        at[r] = -slope[r] * others[r]
+    spread(p, slope)
+    scale_rows(p, slope, grad)
+    place(p, label, at, grad)
+
+
+cdef void true_class_hessian(const Panel *p, const Py_ssize_t *label, const Py_ssize_t *peak, const real *e, real *hess,
+                             bint product, const real *own, const real *others, const real *below, const real *slope,
+                             const real *bend) noexcept nogil:
     cdef real total[WIDE]
+    cdef real steep[WIDE]
     cdef real curl[WIDE]
     cdef real knee[WIDE]
     cdef real at[WIDE]
@@ -264,33 +316,27 @@ cdef void true_class_close(const Panel *p, const Py_ssize_t *label, const Py_ssi
     cdef Py_ssize_t r
     for r in range(p.samples):
         total[r] = own[r] + others[r]
-        knee[r] = select(others[r] == 0, <real>0, <real>1 / others[r])
+        steep[r] = slope[r] * total[r]
+        # where the others' sum is not even a normal number, neither is what it would be divided out of
+        knee[r] = select(others[r] < smallest_normal(others[r]), <real>0, <real>1 / others[r])
         curl[r] = bend[r] / total[r]
     spread(p, total)
-    if hess != NULL:
-        spread(p, slope)
-        if product:
-            true_class_product(p, label, grad, hess, own, total, slope, bend, knee)
-        else:
-            spread(p, knee)
-            spread(p, curl)
-            softmax_hessian(p, grad, hess, total, slope, curl, knee)
-            # 1 - p of the two classes whose e may be the whole sum, from the sum of the others
-            for r in range(p.samples):
-                inverse = <real>1 / total[r]
-                at[r] = slope[r] * (inverse * (below[r] * inverse)) + curl[r] * knee[r]
-            place(p, peak, at, hess)
-            for r in range(p.samples):
-                inverse = <real>1 / total[r]
-                at[r] = slope[r] * ((own[r] * inverse) * (others[r] * inverse)) + bend[r] * (others[r] * inverse)
-            place(p, label, at, hess)
-    for r in range(p.samples):
-        inverse = slope[r] / total[r]
-        at[r] = -inverse * others[r]
-        curl[r] = inverse
+    spread(p, steep)
+    if product:
+        true_class_product(p, label, e, hess, own, total, steep, bend, knee)
+        return
+    spread(p, knee)
     spread(p, curl)
-    scale_rows(p, curl, grad)
-    place(p, label, at, grad)
+    softmax_hessian(p, e, hess, total, steep, curl, knee)
+    # 1 - p of the two classes whose e may be all of the sum, from the sum of the others
+    for r in range(p.samples):
+        inverse = <real>1 / total[r]
+        at[r] = steep[r] * (inverse * (below[r] * inverse)) + curl[r] * knee[r]
+    place(p, peak, at, hess)
+    for r in range(p.samples):
+        inverse = <real>1 / total[r]
+        at[r] = steep[r] * ((own[r] * inverse) * (others[r] * inverse)) + bend[r] * (others[r] * inverse)
+    place(p, label, at, hess)
 
 
 cdef void true_class_product(const Panel *p, const Py_ssize_t *label, const real *e, real *hess, const real *own,
@@ -336,7 +382,7 @@ cdef void cross_entropy_panel(const Panel *p, const real *y, const Py_ssize_t *l
         peak = peaks
     softmax_sums(p, label, peak, grad, own, others, below)
     for r in range(p.samples):
-        slope[r] = 1
+        slope[r] = <real>1 / (own[r] + others[r])
         zero[r] = 0
     if loss != NULL:
         pick(p, label, z, d)
@@ -378,15 +424,19 @@ cdef void soft_cross_entropy_panel(const Panel *p, const real *y, const Py_ssize
         if z_loss != 0:
             lse = top[r] + rest[r]
             twice[r] = <real>2 * z_loss
-            pull[r] = mass[r] + twice[r] * lse
+            pull[r] = fma(twice[r], lse, mass[r])
             if loss != NULL:
                 loss[r] = loss[r] + z_loss * lse * lse
-        # t of the peak: its gradient is -mass (1 - p) + (mass - t), exact where the target is one-hot
+        # t of the peak.  Where p > 1/2 its gradient is -mass (1 - p) + (mass - t), exact for a one-hot target; where p
+        # is smaller, mass would be larger than what it is subtracted from.
         d = 0 if y == NULL else y[r + peak[r] * p.step]
         t = keep * d + share[r]
         if label != NULL and label[r] == peak[r]:
             t = t + keep
-        at[r] = (mass[r] - t) - mass[r] * (others[r] / total[r]) + (pull[r] - mass[r]) * (own[r] / total[r])
+        if others[r] < own[r]:
+            at[r] = (mass[r] - t) - mass[r] * (others[r] / total[r]) + (pull[r] - mass[r]) * (own[r] / total[r])
+        else:
+            at[r] = pull[r] * (own[r] / total[r]) - t
     spread(p, total)
     spread(p, pull)
     if hess != NULL:
@@ -401,34 +451,34 @@ cdef void soft_sums(const Panel *p, const real *y, const Py_ssize_t *label, cons
     The smoothing is shared by the classes that are not masked (above -inf); a target of 0 costs nothing anywhere."""
     cdef double masses[WIDE]
     cdef double crosses[WIDE]
+    cdef double lost[WIDE]
+    cdef double cross_lost[WIDE]
     cdef const real *at
     cdef const real *target
     cdef real t, d
     cdef Py_ssize_t row, j, r
-    for j in range(p.lanes):
-        masses[j] = 0
+    clear(p, masses, lost)
     if smoothing != 0:
         for row in range(p.rows):
             at = z + row * p.lanes
             for j in range(lanes_of(p, row)):
                 masses[j] = masses[j] + select(at[j] > <real>-INFINITY, <real>1, <real>0)
-        fold_sums(p, masses)
+        fold_sums(p, masses, lost)
     for r in range(p.samples):
         share[r] = <real>(smoothing / masses[r]) if smoothing != 0 else <real>0
     spread(p, share)
-    for j in range(p.lanes):
-        masses[j] = 0
-        crosses[j] = 0
+    clear(p, masses, lost)
+    clear(p, crosses, cross_lost)
     for row in range(p.rows):
         at = z + row * p.lanes
         target = at if y == NULL else y + row * p.lanes
         for j in range(lanes_of(p, row)):
             d = below_top(at[j], top[j])
             t = select(at[j] > <real>-INFINITY, share[j], <real>0) + (<real>0 if y == NULL else keep * target[j])
-            masses[j] = masses[j] + t
-            crosses[j] = crosses[j] + select(t == 0, <real>0, t * d)
-    fold_sums(p, masses)
-    fold_sums(p, crosses)
+            gather(t, &masses[j], &lost[j])
+            gather(select(t == 0, <real>0, t * d), &crosses[j], &cross_lost[j])
+    fold_sums(p, masses, lost)
+    fold_sums(p, crosses, cross_lost)
     for r in range(p.samples):
         mass[r] = <real>masses[r]
         cross[r] = <real>crosses[r]
@@ -454,7 +504,7 @@ cdef void soft_gradient(const Panel *p, const real *y, const Py_ssize_t *label, 
         target = at if y == NULL else y + row * p.lanes
         for j in range(lanes_of(p, row)):
             t = select(at[j] > <real>-INFINITY, share[j], <real>0) + (<real>0 if y == NULL else keep * target[j])
-            to[j] = factor[j] * to[j] - t
+            to[j] = unless_zero(to[j], factor[j]) - t
     if label != NULL:
         for r in range(p.samples):
             grad[r + label[r] * p.step] -= keep
@@ -474,7 +524,7 @@ cdef void soft_hessian(const Panel *p, const Py_ssize_t *peak, const real *e, re
         inverse = <real>1 / total[r]
         curl[r] = twice[r] * inverse
         knee[r] = knee[r] * inverse if product else inverse
-        at[r] = pull[r] * (inverse * (others[r] * inverse)) + curl[r] * inverse
+        at[r] = unless_zero(inverse * (others[r] * inverse), pull[r]) + curl[r] * inverse
     spread(p, curl)
     spread(p, knee)
     if product:
@@ -485,6 +535,15 @@ cdef void soft_hessian(const Panel *p, const Py_ssize_t *peak, const real *e, re
 
 
 # ------------------------------------------------------------------------------------------------- the functions
+cdef bint nothing(const Panel *p, const real *z) noexcept nogil:
+    """Whether every score of a sample is -inf."""
+    cdef Py_ssize_t k, K = p.rows if p.samples > 1 or p.step > 1 else (p.rows - 1) * p.lanes + p.last
+    for k in range(K):
+        if z[k * p.step] != <real>-INFINITY:
+            return False
+    return True
+
+
 cdef void softmax_panel(const Panel *p, const real *y, const Py_ssize_t *label, const real *z, real *loss, real *grad,
                         real *hess, bint product, const double *params) noexcept nogil:
     """Not a loss: grad = softmax, or (params[0] != 0) its logarithm; loss = logsumexp."""
@@ -502,9 +561,12 @@ cdef void softmax_panel(const Panel *p, const real *y, const Py_ssize_t *label, 
     softmax_sums(p, peak, NULL, grad, own, others, NULL)
     for r in range(p.samples):
         rest[r] = log_sum(own[r], others[r])
-        if loss != NULL:
-            loss[r] = top[r] + rest[r]
         at[r] = <real>1 / (own[r] + others[r])
+    if loss != NULL:
+        for r in range(p.samples):
+            loss[r] = top[r] + rest[r]
+            if loss[r] != loss[r] and nothing(p, z + r):
+                loss[r] = <real>-INFINITY
     if params[0] == 0:
         spread(p, at)
         scale_rows(p, at, grad)
@@ -553,15 +615,15 @@ cdef void any_bad(const Panel *p, real *bad) noexcept nogil:
 
 cdef void count_ties(const Panel *p, const real *x, const real *best, real *ties) noexcept nogil:
     cdef double sums[WIDE]
+    cdef double lost[WIDE]
     cdef const real *at
     cdef Py_ssize_t row, j
-    for j in range(p.lanes):
-        sums[j] = 0
+    clear(p, sums, lost)
     for row in range(p.rows):
         at = x + row * p.lanes
         for j in range(lanes_of(p, row)):
             sums[j] = sums[j] + select(at[j] == best[j], <real>1, <real>0)
-    fold_sums(p, sums)
+    fold_sums(p, sums, lost)
     for j in range(p.samples):
         ties[j] = <real>sums[j]
 
@@ -589,12 +651,12 @@ cdef void margin_close(const Panel *p, const Py_ssize_t *label, real *grad, real
     elif hess != NULL:
         for r in range(p.samples):
             up[r] = bend[r] / (ties[r] * ties[r])
-            level[r] = bend[r] - bend[r]        # 0, or NaN
+            level[r] = unless_nan(bend[r], <real>0)
         write_where(p, grad, best, up, level, hess)
         place(p, label, bend, hess)
     for r in range(p.samples):
         up[r] = <real>0 - slope[r] / ties[r]
-        level[r] = slope[r] - slope[r]
+        level[r] = unless_nan(slope[r], <real>0)
     write_where(p, grad, best, up, level, grad)
     place(p, label, slope, grad)
 
@@ -617,17 +679,17 @@ cdef void write_where(const Panel *p, const real *x, const real *best, real *up,
 cdef void dot_where(const Panel *p, const real *x, const real *u, const real *best, real *column) noexcept nogil:
     """column = sum of u where x is best."""
     cdef double sums[WIDE]
+    cdef double lost[WIDE]
     cdef const real *at
     cdef const real *by
     cdef Py_ssize_t row, j
-    for j in range(p.lanes):
-        sums[j] = 0
+    clear(p, sums, lost)
     for row in range(p.rows):
         at = x + row * p.lanes
         by = u + row * p.lanes
         for j in range(lanes_of(p, row)):
             sums[j] = sums[j] + select(at[j] == best[j], by[j], <real>0)
-    fold_sums(p, sums)
+    fold_sums(p, sums, lost)
     for j in range(p.samples):
         column[j] = <real>sums[j]
 
@@ -639,52 +701,65 @@ cdef void dot_where(const Panel *p, const real *x, const real *u, const real *be
 cdef enum:
     STEPS = 200     # of Newton; quadratic convergence takes about 8, K distinct supports at the most for power 1
 
-cdef void threshold(const Panel *p, const real *x, const real *top, real scale, bint squared,
-                    real *found) noexcept nogil:
+cdef inline real above(real x, real top, real high, real low, real scale) noexcept nogil:
+    """[scale (x - top) - threshold]_+"""
+    cdef real over = (scale * below_top(x, top) - high) - low
+    return select(over < 0, <real>0, over)
+
+
+cdef void threshold(const Panel *p, const real *x, const real *top, real scale, bint squared, real *found,
+                    real *slip) noexcept nogil:
     cdef double sums[WIDE]
     cdef double slopes[WIDE]
+    cdef double lost[WIDE]
+    cdef double unused[WIDE]
     cdef const real *at
     cdef real over
     cdef double step, climbed
+    cdef bint last = False
     cdef Py_ssize_t row, j, turn
     for j in range(p.lanes):
         found[j] = -1
+        slip[j] = 0
     for turn in range(STEPS):
-        for j in range(p.lanes):
-            sums[j] = 0
-            slopes[j] = 0
+        clear(p, sums, lost)
+        clear(p, slopes, unused)
         for row in range(p.rows):
             at = x + row * p.lanes
             if squared:
                 for j in range(lanes_of(p, row)):
                     over = fmax(scale * below_top(at[j], top[j]) - found[j], <real>0)
-                    sums[j] = sums[j] + over * over
+                    gather(over * over, &sums[j], &lost[j])
                     slopes[j] = slopes[j] + <real>2 * over
             else:
                 for j in range(lanes_of(p, row)):
                     over = fmax(below_top(at[j], top[j]) - found[j], <real>0)
-                    sums[j] = sums[j] + over
+                    gather(over, &sums[j], &lost[j])
                     slopes[j] = slopes[j] + select(over > 0, <real>1, <real>0)
-        fold_sums(p, sums)
-        fold_sums(p, slopes)
+        fold_sums(p, sums, lost)
+        fold_sums(p, slopes, unused)
         climbed = 0
         for j in range(p.samples):
             step = (sums[j] - 1) / slopes[j]
-            # `<=` would end with NaN; a step too small to move the threshold moves nothing
-            if step > 0:
+            if step > 0 or last:
                 over = <real>(found[j] + step)
                 climbed += over - found[j]
+                # many equal x would all feel the rounding of the threshold, with one sign
+                slip[j] = <real>(step - (<double>over - found[j])) if last else <real>0
                 found[j] = over
             elif step != step:
                 found[j] = <real>NAN
         spread(p, found)
-        if not climbed > 0:
+        if last:
+            spread(p, slip)
             return
+        # Rounding may have carried a step past the root: the last one may go either way.
+        last = not climbed > 0
 
 
 cdef void project(const Panel *p, const real *z, real scale, bint squared, const real *top, const real *found,
-                  real *out, real *roots) noexcept nogil:
-    """out = p (and roots, where given, = its square root for power 2)."""
+                  const real *slip, real *out) noexcept nogil:
+    """out = p"""
     cdef const real *at
     cdef real *to
     cdef real over
@@ -693,11 +768,8 @@ cdef void project(const Panel *p, const real *z, real scale, bint squared, const
         at = z + row * p.lanes
         to = out + row * p.lanes
         for j in range(lanes_of(p, row)):
-            over = scale * below_top(at[j], top[j]) - found[j]
-            over = select(over < 0, <real>0, over)
+            over = above(at[j], top[j], found[j], slip[j], scale)
             to[j] = over * over if squared else over
-            if roots != NULL:
-                roots[row * p.lanes + j] = over
 
 
 cdef void projection_panel(const Panel *p, const Py_ssize_t *label, const real *z, real *loss, real *grad, real *hess,
@@ -707,6 +779,7 @@ cdef void projection_panel(const Panel *p, const Py_ssize_t *label, const real *
         entmax15    (sum_{k != y} s_k^3 + (1 - s_y)^2 (s_y + 2)) 2/3 + 2 max(0, threshold - x_y)."""
     cdef real top[WIDE]
     cdef real found[WIDE]
+    cdef real slip[WIDE]
     cdef real own[WIDE]
     cdef real others[WIDE]
     cdef real scale = <real>0.5 if squared else <real>1
@@ -714,39 +787,41 @@ cdef void projection_panel(const Panel *p, const Py_ssize_t *label, const real *
     largest(p, z, top)
     for j in range(p.lanes):
         top[j] = select(top[j] == <real>-INFINITY, <real>NAN, top[j])
-    threshold(p, z, top, scale, squared, found)
+    threshold(p, z, top, scale, squared, found, slip)
     if hess != NULL and product:
-        projection_product(p, z, scale, squared, top, found, hess)
+        projection_product(p, z, scale, squared, top, found, slip, hess)
     elif hess != NULL:
-        projection_hessian(p, z, scale, squared, top, found, hess)
-    project(p, z, scale, squared, top, found, grad, NULL)
+        projection_hessian(p, z, scale, squared, top, found, slip, hess)
+    project(p, z, scale, squared, top, found, slip, grad)
     pick(p, label, grad, own)
     place_value(p, label, <real>0, grad)
     add_up(p, grad, others)
+    for r in range(p.samples):      # 1 - p_y, from the smaller side
+        others[r] = select(own[r] < <real>0.5, <real>1 - own[r], others[r])
     if loss != NULL:
-        projection_loss(p, label, z, scale, squared, top, found, grad, own, others, loss)
+        projection_loss(p, label, z, scale, squared, top, found, slip, grad, own, others, loss)
     for r in range(p.samples):
-        others[r] = -others[r]
+        others[r] = (own[r] - own[r]) - others[r]       # NaN stays NaN where there are no others
     place(p, label, others, grad)
 
 
 cdef void projection_loss(const Panel *p, const Py_ssize_t *label, const real *z, real scale, bint squared,
-                          const real *top, const real *found, const real *others_p, const real *own,
+                          const real *top, const real *found, const real *slip, const real *others_p, const real *own,
                           const real *others, real *loss) noexcept nogil:
     """others_p: p with 0 at the label."""
     cdef double sums[WIDE]
+    cdef double lost[WIDE]
     cdef const real *at
     cdef real root, miss, short_of
     cdef Py_ssize_t row, j, r
-    for j in range(p.lanes):
-        sums[j] = 0
+    clear(p, sums, lost)
     for row in range(p.rows):
         at = others_p + row * p.lanes
         for j in range(lanes_of(p, row)):
-            sums[j] = sums[j] + at[j] * (sqrt(at[j]) if squared else at[j])
-    fold_sums(p, sums)
+            gather(at[j] * (sqrt(at[j]) if squared else at[j]), &sums[j], &lost[j])
+    fold_sums(p, sums, lost)
     for r in range(p.samples):
-        short_of = found[r] - scale * below_top(z[r + label[r] * p.step], top[r])
+        short_of = (found[r] - scale * below_top(z[r + label[r] * p.step], top[r])) + slip[r]
         short_of = select(short_of < 0, <real>0, short_of)
         if squared:
             root = sqrt(own[r])
@@ -757,7 +832,7 @@ cdef void projection_loss(const Panel *p, const Py_ssize_t *label, const real *z
 
 
 cdef void support_weights(const Panel *p, const real *z, real scale, bint squared, const real *top, const real *found,
-                          real *out, real *mass) noexcept nogil:
+                          const real *slip, real *out, real *mass) noexcept nogil:
     """out = the weights s of the jacobian diag(s) - s s' / sum(s) of the projection: 1 on the support, or p^(1/2)."""
     cdef const real *at
     cdef real *to
@@ -767,19 +842,18 @@ cdef void support_weights(const Panel *p, const real *z, real scale, bint square
         at = z + row * p.lanes
         to = out + row * p.lanes
         for j in range(lanes_of(p, row)):
-            over = scale * below_top(at[j], top[j]) - found[j]
-            over = select(over < 0, <real>0, over)
+            over = above(at[j], top[j], found[j], slip[j], scale)
             to[j] = over if squared else select(over > 0, <real>1, over)
     add_up(p, out, mass)
 
 
 cdef void projection_hessian(const Panel *p, const real *z, real scale, bint squared, const real *top,
-                             const real *found, real *hess) noexcept nogil:
+                             const real *found, const real *slip, real *hess) noexcept nogil:
     """s - s^2 / sum(s)."""
     cdef real mass[WIDE]
     cdef real *to
     cdef Py_ssize_t row, j
-    support_weights(p, z, scale, squared, top, found, hess, mass)
+    support_weights(p, z, scale, squared, top, found, slip, hess, mass)
     spread(p, mass)
     for row in range(p.rows):
         to = hess + row * p.lanes
@@ -788,25 +862,25 @@ cdef void projection_hessian(const Panel *p, const real *z, real scale, bint squ
 
 
 cdef void projection_product(const Panel *p, const real *z, real scale, bint squared, const real *top,
-                             const real *found, real *hess) noexcept nogil:
+                             const real *found, const real *slip, real *hess) noexcept nogil:
     """hess (IN u, OUT) = s (u - (s.u) / sum(s))."""
     cdef double sums[WIDE]
     cdef double masses[WIDE]
+    cdef double lost[WIDE]
+    cdef double unused[WIDE]
     cdef real mean[WIDE]
     cdef const real *at
     cdef real *to
     cdef real over
     cdef Py_ssize_t row, j, turn
-    for j in range(p.lanes):
-        sums[j] = 0
-        masses[j] = 0
+    clear(p, sums, lost)
+    clear(p, masses, unused)
     for turn in range(2):
         for row in range(p.rows):
             at = z + row * p.lanes
             to = hess + row * p.lanes
             for j in range(lanes_of(p, row)):
-                over = scale * below_top(at[j], top[j]) - found[j]
-                over = select(over < 0, <real>0, over)
+                over = above(at[j], top[j], found[j], slip[j], scale)
                 over = over if squared else select(over > 0, <real>1, over)
                 if turn == 0:
                     masses[j] = masses[j] + over
@@ -814,8 +888,8 @@ cdef void projection_product(const Panel *p, const real *z, real scale, bint squ
                 else:
                     to[j] = over * (to[j] - mean[j])
         if turn == 0:
-            fold_sums(p, sums)
-            fold_sums(p, masses)
+            fold_sums(p, sums, lost)
+            fold_sums(p, masses, unused)
             for j in range(p.samples):
                 mean[j] = <real>(sums[j] / masses[j])
             spread(p, mean)

@@ -213,11 +213,11 @@ static void V(widen_add)(const T *from, double *to, Py_ssize_t n) {
         }                                                                                                              \
     }                                                                                                                  \
     static void V(name##_add)(const T *x, const I *column, Py_ssize_t n, const T *a, double *g, int wide,              \
-                              Py_ssize_t low, Py_ssize_t high, int squared) {                                          \
+                              Py_ssize_t low, Py_ssize_t high) {                                                       \
         const Py_ssize_t width = wide ? wide * LANES : 1;                                                              \
         for (Py_ssize_t j = 0; j < n; j++) {                                                                           \
             const Py_ssize_t at = (Py_ssize_t)column[j];                                                               \
-            const double factor = squared ? (double)x[j] * x[j] : x[j];                                                \
+            const double factor = x[j];                                                                                \
             if (at < low || at >= high) continue;                                                                      \
             if (wide == 0) g[at] += factor * a[0];                                                                     \
             else if (wide == 1) for (int k = 0; k < LANES; k++) g[at * width + k] += factor * a[k];                    \

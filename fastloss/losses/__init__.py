@@ -97,12 +97,12 @@ def get_loss(loss: str | Loss, **params: Any) -> Loss:
         return loss
     cls = get_class(loss)
     try:
-        return _cached(cls.name, tuple(sorted(params.items())))
+        return _cached(cls.name, tuple(sorted((name, type(value), value) for name, value in params.items())))
     except TypeError:  # an unhashable value: let the class say what is wrong with it
         return cls(**params)
 
 
-@lru_cache(maxsize=256, typed=True)
-def _cached(name: str, params: tuple[tuple[str, Any], ...]) -> Loss:
-    # Making a loss takes 10 µs, a call on a thousand samples 5: the function forms would mostly be making losses.
-    return _CLASSES[name](**dict(params))
+@lru_cache(maxsize=256)
+def _cached(name: str, params: tuple[tuple[str, type, Any], ...]) -> Loss:
+    # The types are part of the key: 1, 1.0 and True are equal, but not all are allowed everywhere.  Making a loss takes 10 µs, a call on a thousand samples 5: the function forms would mostly be making losses.
+    return _CLASSES[name](**{parameter: value for parameter, _, value in params})

@@ -149,7 +149,7 @@ def _read_class_weight(message: str, value: Any) -> tuple[float, ...]:
         real = False
     if not real or weights.ndim != 1 or isinstance(value, (str, bytes)):
         raise TypeError(f"{message}, got {value!r}")
-    if not np.all(np.isfinite(weights) & (weights >= 0)):
+    if not np.all(np.isfinite(weights)):
         raise ValueError(f"{message}, got {value!r}")
     return tuple(weights.astype(float).tolist())
 
@@ -237,11 +237,12 @@ class Loss:
             self.name, self.target, self.kind == "binary", single, double, {n: values[n] for n in formula}
         )
         if self.kind == "multiclass":
+            signed = values.get("allow_negative_weight", False)
+            if not signed and min(values["class_weight"] or (0,)) < 0:
+                described = self.parameters["class_weight"].describe()
+                raise ValueError(f"{self.name}: class_weight must be {described}, got {values['class_weight']!r}")
             kernel.set_scores(
-                values["class_weight"],
-                values["ignore_index"],
-                getattr(self, "soft_targets", False),
-                values.get("allow_negative_weight", False),
+                values["class_weight"], values["ignore_index"], getattr(self, "soft_targets", False), signed
             )
         return kernel
 

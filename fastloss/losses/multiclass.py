@@ -8,7 +8,7 @@ A class here says which ``family`` of kernels its formula belongs to (see ``_ker
 * ``true_class``: a function f of −log p_y. ``sample`` receives ``d`` (the true class's difference), ``own`` = exp(d) and
   ``others`` (the sum of the other classes' exp(d_k), not rounded against ``own``), so that
   −log p_y = log_sum(own, others) − d and 1 − p_y = others/(own + others) keep their digits at both ends;
-  it returns f, f' and f''·(1 − p_y), derivatives by −log p_y.
+  it returns f, f'/(own + others) and f''·(1 − p_y), derivatives by −log p_y.
 * ``margin``: a function f of the margin z_y − max_{k≠y} z_k; ``sample`` returns f, f', f''.
 * ``panel``: written by hand in ``multiclass.pxi``, under the loss's name.
 """
@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastloss._kernels import dispatch
 from fastloss.losses._base import ClassWeight, Flag, Index, Loss, Parameter
-from fastloss.losses._scalar import exp_sum, expm1_sum, log_sum, power, product_error, unless_nan
+from fastloss.losses._scalar import exp_sum, expm1_sum, log_sum, log_sum_rest, power, product_error, unless_nan
 
 
 class _Multiclass(Loss):
@@ -59,7 +59,7 @@ class CrossEntropy(_Multiclass):
     ignore_index : int, optional
         Samples with this label have weight 0.
     allow_negative_weight : bool, default False
-        Allows negative sample weights, for policy gradients: REINFORCE is the sum with the advantages as weights. A
+        Allows negative sample and class weights, for policy gradients: REINFORCE is the sum with the advantages as weights. A
         mean then needs weights with a positive sum.
 
     Notes
@@ -86,16 +86,26 @@ class CrossEntropy(_Multiclass):
     z_loss: float = Parameter(default=0.0, at_least=0)
     allow_negative_weight: bool = Flag()
 
+    @property
+    def convex(self) -> bool:
+        """For z_loss = 0."""
+        return self.z_loss == 0
+
     def curvature(self) -> float:
         return 0.5 if self.z_loss == 0 else math.inf
+
+    def _hessian_policy(self, hessian: str) -> float | str:
+        # A log-likelihood whose hessian does not depend on y: expected and exact are the same.
+        return super()._hessian_policy("exact" if hessian == "fisher" and self.z_loss == 0 else hessian)
 
     def _estimate(self, raw: NDArray) -> NDArray:
         p = super()._estimate(raw)
         if self.label_smoothing == 0:
             return p
-        p -= raw.dtype.type(self.label_smoothing / raw.shape[1])
-        np.maximum(p, 0, out=p)
-        return p / p.sum(axis=1, keepdims=True)
+        unmasked = np.sum(raw > -np.inf, axis=1, keepdims=True)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            p = np.maximum(p - (self.label_smoothing / unmasked).astype(raw.dtype), 0)
+            return p / p.sum(axis=1, keepdims=True)
 
 
 class MulticlassFocal(_Multiclass):
@@ -134,7 +144,7 @@ class MulticlassFocal(_Multiclass):
         # cost / (1 - p_y) tends to 1 where p_y does; p_y cost to 0 where p_y does
         ratio = 1.0 if others == 0.0 else cost / others
         pull = 0.0 if own == 0.0 else own * ratio
-        slope = focus * (1.0 + gamma * pull)
+        slope = focus * (1.0 + gamma * pull) / total
         bend = focus * (gamma * (own / total)) * (2.0 + (gamma - 1.0) * pull - (0.0 if own == 0.0 else cost))
         return focus * cost, slope, 0.0 if own == 0.0 else bend
 
@@ -187,14 +197,23 @@ class GeneralizedCrossEntropy(_Multiclass):
 
     @staticmethod
     def sample(d, own, others, q):
-        # log p_y^q = q d - q log(total), in two parts: the exponential magnifies an argument's error by its size
+        # q log p_y = q d - q log(total), and with one log(total) more for the slope, each in two parts: the exponential
+        # magnifies an argument's error by its size.
+        rest = log_sum(own, others)
+        rest_low = log_sum_rest(own, others, rest)
         large = q * d
-        small = q * log_sum(own, others)
-        total = large - small
-        lost = (large - total) - small if small < -large else large - (total + small)
-        low = lost + product_error(q, d, large)
-        held = exp_sum(total, low)
-        return -expm1_sum(total, low) / q, held, -q * held * (others / (own + others))
+        off = product_error(q, d, large)
+        small = q * rest
+        held = large - small
+        lost = (large - held) - small if small < -large else large - (held + small)
+        low = lost + off - product_error(q, rest, small)
+        more = q * rest + rest
+        scaled = large - more
+        left = (large - scaled) - more if more < -large else large - (scaled + more)
+        # `more` rounds twice: once as q rest, once as the sum
+        more_off = product_error(q, rest, small) + (small - (more - rest) if rest > small else rest - (more - small))
+        slope = exp_sum(scaled, left + off - more_off - (1.0 + q) * rest_low)
+        return -expm1_sum(held, low) / q, slope, -q * slope * others
 
     def curvature(self) -> float:
         return 0.5
@@ -324,8 +343,8 @@ class Entmax15(_Multiclass):
 
     Notes
     -----
-    (p − y)·z + 4/3 (1 − Σ p^1.5) with p = [z/2 − τ]₊², Σp = 1. Convex, 0 from a margin of 2 on. Gradient p_k − y_k;
-    :meth:`predict` gives p. B. Peters, V. Niculae and A. Martins, Sparse Sequence-to-Sequence Models, ACL 2019.
+    (p − y)·z + 4/3 (1 − Σ p^1.5) with p = [z/2 − τ]₊², Σp = 1. Convex, 0 from a margin of 2 on. Gradient p_k − y_k,
+    largest eigenvalue of the hessian at most √½; :meth:`predict` gives p. B. Peters, V. Niculae and A. Martins, Sparse Sequence-to-Sequence Models, ACL 2019.
 
     Examples
     --------
@@ -338,7 +357,7 @@ class Entmax15(_Multiclass):
     family = "panel"
 
     def curvature(self) -> float:
-        return 1.0
+        return math.sqrt(0.5)  # two classes at ½: s₁ s₂ · 2/(s₁ + s₂)
 
     def _estimate(self, raw: NDArray) -> NDArray:
         return _projection(self, self._two_dimensional(raw))
@@ -347,18 +366,18 @@ class Entmax15(_Multiclass):
 def _projection(loss: Loss, raw: NDArray) -> NDArray:
     """p, from the gradient p − onehot with label 0."""
     p = type(loss)().gradient(np.zeros(len(raw), np.int8), raw, reduction="none")
-    p[:, 0] = -p[:, 0]  # the sum of the others
-    p[:, 0] = 1 - p[:, 0]
+    p[:, 0] = np.clip(1 + p[:, 0], 0, 1)  # 1 - the sum of the others
     return p
 
 
 def _likeliest(raw: ArrayLike) -> NDArray:
-    """1 at the largest score, shared equally by ties; NaN for a row with NaN."""
+    """1 at the largest score, shared equally by ties; NaN for a row with NaN or nothing above -inf."""
     raw = np.asarray(raw)
+    empty = (np.isneginf(raw) | np.isnan(raw)).all(axis=1) | np.isnan(raw).any(axis=1)
     top = raw == raw.max(axis=1, keepdims=True, initial=-np.inf)
     with np.errstate(invalid="ignore"):
         share = top.astype(raw.dtype) / top.sum(axis=1, keepdims=True).astype(raw.dtype)
-    share[np.isnan(raw).any(axis=1)] = np.nan
+    share[empty] = np.nan
     return share
 
 
