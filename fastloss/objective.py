@@ -302,13 +302,11 @@ def _check_structure(csr: Any) -> None:
 
 
 def _parts(csr: Any) -> tuple[NDArray, NDArray, NDArray, int, int]:
-    """Contiguous arrays of a CSR matrix, in native byte order."""
-
-    def index(values: NDArray) -> NDArray:
-        return np.ascontiguousarray(values, np.int64 if values.dtype.itemsize == 8 else np.int32)
-
+    """Contiguous arrays of a CSR matrix, in native byte order, with one type of indices."""
+    wide = csr.indices.dtype.itemsize == 8 or csr.indptr.dtype.itemsize == 8
+    index = np.int64 if wide else np.int32
     data = np.ascontiguousarray(csr.data, csr.dtype.newbyteorder("="))
-    return data, index(csr.indices), index(csr.indptr), *csr.shape
+    return data, np.ascontiguousarray(csr.indices, index), np.ascontiguousarray(csr.indptr, index), *csr.shape
 
 
 def _checked_weights(sample_weight: ArrayLike | None, n: int) -> NDArray | None:

@@ -66,7 +66,7 @@ cdef struct Rows32:
     void (*store)(const float *x, const double *w, double factor, float *out, Py_ssize_t n) noexcept nogil
     int (*label_signs)(const float *y, Py_ssize_t n) noexcept nogil
     # Products with tiles (simd.h): z = X w;  g += X' a;  c[i, :] += sum_p a[i, p] b[p, :] over panels of `wide`
-    # vectors of `lanes` numbers, a addressed by two strides;  a tile transposed;  sums of a panel's rows;  one row of a
+    # vectors of `lanes` numbers, a addressed by two strides;  a tile transposed;  sums of a panel's rows;  rows of a
     # sparse matrix times such a panel, or added to one.
     Py_ssize_t lanes
     void (*rows_times)(const float *x, Py_ssize_t ld, const float *w, float *z, Py_ssize_t rows,
@@ -79,14 +79,14 @@ cdef struct Rows32:
                       Py_ssize_t columns) noexcept nogil
     void (*sum_panel)(const float *b, Py_ssize_t rows, int wide, double *out) noexcept nogil
     void (*widen_add)(const float *x, double *to, Py_ssize_t n) noexcept nogil
-    void (*sparse32_times)(const float *x, const int *column, Py_ssize_t n, const float *w, float *z,
-                           int wide) noexcept nogil
-    void (*sparse64_times)(const float *x, const long long *column, Py_ssize_t n, const float *w, float *z,
-                           int wide) noexcept nogil
-    void (*sparse32_add)(const float *x, const int *column, Py_ssize_t n, const float *a, double *g, int wide,
-                         Py_ssize_t low, Py_ssize_t high) noexcept nogil
-    void (*sparse64_add)(const float *x, const long long *column, Py_ssize_t n, const float *a, double *g,
-                         int wide, Py_ssize_t low, Py_ssize_t high) noexcept nogil
+    void (*sparse32_times)(const float *x, const int *column, const int *start, Py_ssize_t rows, const float *w,
+                           float *z, int wide) noexcept nogil
+    void (*sparse64_times)(const float *x, const long long *column, const long long *start, Py_ssize_t rows,
+                           const float *w, float *z, int wide) noexcept nogil
+    void (*sparse32_add)(const float *x, const int *column, const int *start, Py_ssize_t rows, const float *a,
+                         double *g, int wide, Py_ssize_t low, Py_ssize_t high) noexcept nogil
+    void (*sparse64_add)(const float *x, const long long *column, const long long *start, Py_ssize_t rows,
+                         const float *a, double *g, int wide, Py_ssize_t low, Py_ssize_t high) noexcept nogil
 
 cdef struct Rows64:
     double (*dot)(const double *x, const double *w, Py_ssize_t n) noexcept nogil
@@ -107,14 +107,14 @@ cdef struct Rows64:
                       Py_ssize_t columns) noexcept nogil
     void (*sum_panel)(const double *b, Py_ssize_t rows, int wide, double *out) noexcept nogil
     void (*widen_add)(const double *x, double *to, Py_ssize_t n) noexcept nogil
-    void (*sparse32_times)(const double *x, const int *column, Py_ssize_t n, const double *w, double *z,
-                           int wide) noexcept nogil
-    void (*sparse64_times)(const double *x, const long long *column, Py_ssize_t n, const double *w, double *z,
-                           int wide) noexcept nogil
-    void (*sparse32_add)(const double *x, const int *column, Py_ssize_t n, const double *a, double *g, int wide,
-                         Py_ssize_t low, Py_ssize_t high) noexcept nogil
-    void (*sparse64_add)(const double *x, const long long *column, Py_ssize_t n, const double *a, double *g,
-                         int wide, Py_ssize_t low, Py_ssize_t high) noexcept nogil
+    void (*sparse32_times)(const double *x, const int *column, const int *start, Py_ssize_t rows, const double *w,
+                           double *z, int wide) noexcept nogil
+    void (*sparse64_times)(const double *x, const long long *column, const long long *start, Py_ssize_t rows,
+                           const double *w, double *z, int wide) noexcept nogil
+    void (*sparse32_add)(const double *x, const int *column, const int *start, Py_ssize_t rows, const double *a,
+                         double *g, int wide, Py_ssize_t low, Py_ssize_t high) noexcept nogil
+    void (*sparse64_add)(const double *x, const long long *column, const long long *start, Py_ssize_t rows,
+                         const double *a, double *g, int wide, Py_ssize_t low, Py_ssize_t high) noexcept nogil
 
 # What one instruction-set module exports (as a capsule named TABLE_CAPSULE).
 cdef struct Table:

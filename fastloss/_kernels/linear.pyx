@@ -53,6 +53,22 @@ from fastloss._kernels.dispatch cimport (
     weigh,
 )
 
+cdef extern from "Python.h":
+    const Py_ssize_t PY_SSIZE_T_MAX
+
+cdef extern from *:
+    """
+    /* Into L2: the lines of a tile that is read next but one. */
+    static inline void fastloss_fetch(const char *from, Py_ssize_t bytes) {
+    #if defined(__GNUC__) || defined(__clang__)
+        const char *end = from + bytes;
+        for (; from < end; from += 64) __builtin_prefetch(from, 0, 2);
+        __asm__ volatile("");       /* gcc takes a function that only prefetches for one without effect */
+    #endif
+    }
+    """
+    void fetch "fastloss_fetch"(const char *source, Py_ssize_t nbytes) noexcept nogil
+
 cnp.import_array()
 
 VALUE = 0
@@ -67,6 +83,7 @@ cdef enum:
     WANT_GRADIENT = 2
     WANT_HESSIAN = 4
     TILE_BYTES = 1 << 17        # of X: read twice, the second time from L2
+    LARGE_TILE = 1 << 19        # rather than less than 64 rows: a column-major X is read in stretches of a tile's rows
     TILE_ROWS = 256
     SCORE_BYTES = 1 << 24       # of a tile's raw predictions, at home in a last-level cache
     CHUNKS = 16
@@ -76,6 +93,8 @@ cdef enum:
     SPARSE_WORK = 1 << 27
     SLAB_WORK = 1 << 28         # multiply-adds between two looks at pending signals: some 10 ms
     LEAST_BLOCK = 8             # rows of a kernel's call
+    LONG_ROW = 448
+    STRIP = 16                  # rows of X between two looks ahead
     BLOCKS = TILE_ROWS // LEAST_BLOCK
 
 cdef struct Plan:
@@ -86,8 +105,7 @@ cdef struct Plan:
     const void *values
     const void *columns
     const void *starts
-    bint wide_columns           # int64, else int32
-    bint wide_starts
+    bint wide_indices           # columns and starts are int64, else int32
     Py_ssize_t n
     Py_ssize_t d
     # the model
@@ -158,44 +176,52 @@ cdef inline double total(const real *x, Py_ssize_t n) noexcept nogil:
 
 
 cdef inline Py_ssize_t start_of(const Plan *plan, Py_ssize_t row) noexcept nogil:
-    if plan.wide_starts:
+    if plan.wide_indices:
         return <Py_ssize_t>(<const int64_t *>plan.starts)[row]
     return (<const int32_t *>plan.starts)[row]
 
 
-cdef inline void sparse_times(const Plan *plan, Py_ssize_t row, const real *w, real *z) noexcept nogil:
-    cdef Py_ssize_t start = start_of(plan, row), n = start_of(plan, row + 1) - start
-    cdef const real *x = <const real *>plan.values + start
+cdef inline void sparse_times(const Plan *plan, Py_ssize_t row, Py_ssize_t rows, const real *w, real *z) noexcept nogil:
+    cdef const real *x = <const real *>plan.values
+    cdef const int *narrow = <const int *>plan.columns
+    cdef const int *narrow_starts = <const int *>plan.starts + row
+    cdef const long long *wide = <const long long *>plan.columns
+    cdef const long long *wide_starts = <const long long *>plan.starts + row
     if real is float:
-        if plan.wide_columns:
-            active_table().rows32.sparse64_times(x, <const long long *>plan.columns + start, n, w, z, plan.wide)
+        if plan.wide_indices:
+            active_table().rows32.sparse64_times(x, wide, wide_starts, rows, w, z, plan.wide)
         else:
-            active_table().rows32.sparse32_times(x, <const int *>plan.columns + start, n, w, z, plan.wide)
+            active_table().rows32.sparse32_times(x, narrow, narrow_starts, rows, w, z, plan.wide)
     else:
-        if plan.wide_columns:
-            active_table().rows64.sparse64_times(x, <const long long *>plan.columns + start, n, w, z, plan.wide)
+        if plan.wide_indices:
+            active_table().rows64.sparse64_times(x, wide, wide_starts, rows, w, z, plan.wide)
         else:
-            active_table().rows64.sparse32_times(x, <const int *>plan.columns + start, n, w, z, plan.wide)
+            active_table().rows64.sparse32_times(x, narrow, narrow_starts, rows, w, z, plan.wide)
 
 
-cdef inline void sparse_add(const Plan *plan, Py_ssize_t row, const real *a, double *g, Py_ssize_t low,
-                            Py_ssize_t high) noexcept nogil:
-    cdef Py_ssize_t start = start_of(plan, row), n = start_of(plan, row + 1) - start
-    cdef const real *x = <const real *>plan.values + start
+cdef inline void sparse_add(const Plan *plan, Py_ssize_t row, Py_ssize_t rows, const real *a, double *g,
+                            Py_ssize_t low, Py_ssize_t high) noexcept nogil:
+    cdef const real *x = <const real *>plan.values
+    cdef const int *narrow = <const int *>plan.columns
+    cdef const int *narrow_starts = <const int *>plan.starts + row
+    cdef const long long *wide = <const long long *>plan.columns
+    cdef const long long *wide_starts = <const long long *>plan.starts + row
+    if high >= plan.d:
+        high = PY_SSIZE_T_MAX       # with low = 0: all columns, nothing to compare
     if real is float:
-        if plan.wide_columns:
-            active_table().rows32.sparse64_add(x, <const long long *>plan.columns + start, n, a, g, plan.wide, low, high)
+        if plan.wide_indices:
+            active_table().rows32.sparse64_add(x, wide, wide_starts, rows, a, g, plan.wide, low, high)
         else:
-            active_table().rows32.sparse32_add(x, <const int *>plan.columns + start, n, a, g, plan.wide, low, high)
+            active_table().rows32.sparse32_add(x, narrow, narrow_starts, rows, a, g, plan.wide, low, high)
     else:
-        if plan.wide_columns:
-            active_table().rows64.sparse64_add(x, <const long long *>plan.columns + start, n, a, g, plan.wide, low, high)
+        if plan.wide_indices:
+            active_table().rows64.sparse64_add(x, wide, wide_starts, rows, a, g, plan.wide, low, high)
         else:
-            active_table().rows64.sparse32_add(x, <const int *>plan.columns + start, n, a, g, plan.wide, low, high)
+            active_table().rows64.sparse32_add(x, narrow, narrow_starts, rows, a, g, plan.wide, low, high)
 
 
 cdef inline Py_ssize_t column_of(const Plan *plan, Py_ssize_t at) noexcept nogil:
-    if plan.wide_columns:
+    if plan.wide_indices:
         return <Py_ssize_t>(<const int64_t *>plan.columns)[at]
     return (<const int32_t *>plan.columns)[at]
 
@@ -242,6 +268,28 @@ cdef const real *squares(const Plan *plan, Worker *worker, const real *x, Py_ssi
     return to
 
 
+cdef inline void look_ahead(const Plan *plan, const real *x, Py_ssize_t ld, Py_ssize_t first, Py_ssize_t r0,
+                            Py_ssize_t r1, Py_ssize_t r, bint second_half) noexcept nogil:
+    """Fetch half of a strip of the next tile's rows, so that memory works while this tile is multiplied: half with
+    each of its two products."""
+    cdef Py_ssize_t rows = r1 - r0, begin = r + rows + (STRIP // 2 if second_half else 0)
+    cdef Py_ssize_t end = min(begin + STRIP // 2, plan.n - first), k
+    if plan.sparse:
+        return
+    if not plan.in_place and plan.x.row == plan.size:       # column-major: a share of the columns, a tile's rows of each
+        begin = (r - r0) * plan.d // (2 * rows) + (plan.d // 2 if second_half else 0)
+        end = min(r - r0 + STRIP, rows) * plan.d // (2 * rows) + (plan.d // 2 if second_half else 0)
+        rows = min(rows, plan.n - first - rows)
+        for k in range(begin, end):
+            fetch(plan.x.data + (first + r1 - r0) * plan.x.row + k * plan.x.column, rows * plan.size)
+    elif plan.in_place and plan.d * plan.size <= LONG_ROW:
+        if ld == plan.d and end > begin:
+            fetch(<const char *>(x + begin * ld), (end - begin) * ld * sizeof(real))
+        elif ld != plan.d:
+            for k in range(begin, end):
+                fetch(<const char *>(x + k * ld), plan.d * sizeof(real))
+
+
 cdef void forward(const Plan *plan, const real *x, Py_ssize_t ld, Py_ssize_t first, Py_ssize_t r0, Py_ssize_t r1,
                   Py_ssize_t p0, Py_ssize_t p1, const real *w, real *z) noexcept nogil:
     """z = X w for rows r0 ... r1 - 1 of the tile that starts at sample `first`, panels p0 ... p1 - 1."""
@@ -249,14 +297,17 @@ cdef void forward(const Plan *plan, const real *x, Py_ssize_t ld, Py_ssize_t fir
     cdef real *to
     cdef const real *coefficients
     if plan.wide == 0 and not plan.sparse:
-        rows_times(x + r0 * ld, ld, w, z + r0, r1 - r0, plan.d)
+        r = r0
+        while r < r1:
+            look_ahead(plan, x, ld, first, r0, r1, r, False)
+            rows_times(x + r * ld, ld, w, z + r, min(<Py_ssize_t>STRIP, r1 - r), plan.d)
+            r += STRIP
         return
     for p in range(p0, p1):
         to = z + (p * plan.rows + r0) * plan.width
         coefficients = w + p * plan.d * plan.width
         if plan.sparse:
-            for r in range(r0, r1):
-                sparse_times(plan, first + r, coefficients, to + (r - r0) * plan.width)
+            sparse_times(plan, first + r0, r1 - r0, coefficients, to)
         else:
             memset(to, 0, (r1 - r0) * plan.width * sizeof(real))
             panel(x + r0 * ld, ld, 1, coefficients, to, r1 - r0, plan.d, plan.wide)
@@ -266,7 +317,7 @@ cdef void backward(const Plan *plan, const real *x, Py_ssize_t ld, Py_ssize_t fi
                    Py_ssize_t p1, Py_ssize_t j0, Py_ssize_t j1, const real *dz, real *part, double *g,
                    double *g_intercept) noexcept nogil:
     """g += X' dz over the tile, for features j0 ... j1 - 1 of panels p0 ... p1 - 1; intercepts go with feature 0."""
-    cdef Py_ssize_t p, r, width = plan.width
+    cdef Py_ssize_t p, r, many, width = plan.width
     cdef const real *slopes
     cdef real *direct
     cdef double *to
@@ -283,18 +334,23 @@ cdef void backward(const Plan *plan, const real *x, Py_ssize_t ld, Py_ssize_t fi
                 sparse_add_squares(plan, first + r, slopes + r * width, part, g + p * plan.d * width, j0, j1)
             continue
         if plan.sparse:
-            for r in range(rows):
-                sparse_add(plan, first + r, slopes + r * width, g + p * plan.d * width, j0, j1)
+            sparse_add(plan, first, rows, slopes, g + p * plan.d * width, j0, j1)
             continue
         direct = part
         if real is double:
             direct = to
         else:
             memset(part, 0, (j1 - j0) * width * sizeof(real))
-        if plan.wide == 0:
-            add_rows(x + j0, ld, slopes, direct, rows, j1 - j0)
-        else:
-            panel(x + j0, 1, ld, slopes, direct, j1 - j0, rows, plan.wide)
+        r = 0
+        while r < rows:     # in strips, each sum going on where the last left off
+            many = min(<Py_ssize_t>STRIP, rows - r)
+            if p == 0 and j0 == 0:
+                look_ahead(plan, x, ld, first, 0, rows, r, True)
+            if plan.wide == 0:
+                add_rows(x + r * ld + j0, ld, slopes + r, direct, many, j1 - j0)
+            else:
+                panel(x + r * ld + j0, 1, ld, slopes + r * width, direct, j1 - j0, many, plan.wide)
+            r += many
         if real is float:
             active_table().rows32.widen_add(part, to, (j1 - j0) * width)
 
@@ -679,19 +735,19 @@ cdef class Linear:
         plan.values = cnp.PyArray_DATA(data)
         plan.columns = cnp.PyArray_DATA(indices)
         plan.starts = cnp.PyArray_DATA(indptr)
-        plan.wide_columns = indices.itemsize == 8
-        plan.wide_starts = indptr.itemsize == 8
+        plan.wide_indices = indices.itemsize == 8
         return 0
 
     cdef int cut(self) except -1:
         """Panels and tiles; they follow from n, d, K, the dtype and the instruction set."""
         cdef Plan *plan = &self.plan
         cdef Py_ssize_t lanes = active_table().rows32.lanes if self.single else active_table().rows64.lanes
-        cdef Py_ssize_t rows
+        cdef Py_ssize_t rows, row
         plan.wide = 0 if plan.K == 1 else (1 if plan.K <= lanes else 2)
         plan.width = max(<Py_ssize_t>1, plan.wide * lanes)
         plan.panels = (plan.K + plan.width - 1) // plan.width
-        rows = TILE_BYTES // max(<Py_ssize_t>1, plan.d * plan.size) if not plan.sparse else TILE_ROWS
+        row = max(<Py_ssize_t>1, plan.d * plan.size)
+        rows = TILE_ROWS if plan.sparse else max(TILE_BYTES // row, min(<Py_ssize_t>64, LARGE_TILE // row))
         rows = min(rows, <Py_ssize_t>SCORE_BYTES // (plan.panels * plan.width * plan.size))
         if plan.sparse:     # long rows of many scores: a tile must not outlast the patience of Ctrl-C
             rows = min(rows, <Py_ssize_t>SPARSE_WORK // row_work(plan))

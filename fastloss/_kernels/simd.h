@@ -72,6 +72,14 @@ static inline fastloss_vf64 fastloss_part64(const double *p, Py_ssize_t n) {
 #define PUT_PART_F64(p, n, v) do { fastloss_vf64 put = (v); memcpy((p), &put, (size_t)(n) * sizeof(double)); } while (0)
 #endif
 
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+#define ONE_FMA_F32(a, b, c) __builtin_fmaf((a), (b), (c))
+#define ONE_FMA_F64(a, b, c) __builtin_fma((a), (b), (c))
+#else
+#define ONE_FMA_F32(a, b, c) ((a) * (b) + (c))
+#define ONE_FMA_F64(a, b, c) ((a) * (b) + (c))
+#endif
+
 /* Even and odd lanes of two vectors, those of the first in front. */
 #define EVEN_2 0, 2
 #define ODD_2 1, 3
@@ -89,6 +97,7 @@ static inline fastloss_vf64 fastloss_part64(const double *p, Py_ssize_t n) {
 #define LANES LANES_F32
 #define VEC fastloss_vf32
 #define FMA FMA_F32
+#define ONE_FMA ONE_FMA_F32
 #define PART PART_F32
 #define PUT_PART PUT_PART_F32
 #include "simd_body.h"
@@ -97,6 +106,7 @@ static inline fastloss_vf64 fastloss_part64(const double *p, Py_ssize_t n) {
 #undef LANES
 #undef VEC
 #undef FMA
+#undef ONE_FMA
 #undef PART
 #undef PUT_PART
 
@@ -105,6 +115,7 @@ static inline fastloss_vf64 fastloss_part64(const double *p, Py_ssize_t n) {
 #define LANES LANES_F64
 #define VEC fastloss_vf64
 #define FMA FMA_F64
+#define ONE_FMA ONE_FMA_F64
 #define PART PART_F64
 #define PUT_PART PUT_PART_F64
 #include "simd_body.h"
@@ -113,6 +124,7 @@ static inline fastloss_vf64 fastloss_part64(const double *p, Py_ssize_t n) {
 #undef LANES
 #undef VEC
 #undef FMA
+#undef ONE_FMA
 #undef PART
 #undef PUT_PART
 #endif

@@ -14,20 +14,22 @@ cdef extern from "simd.h" nogil:
     void transpose_f64(const double *, Py_ssize_t, double *, Py_ssize_t, Py_ssize_t, Py_ssize_t) noexcept
     void sum_panel_f32(const float *, Py_ssize_t, int, double *) noexcept
     void widen_add_f32(const float *, double *, Py_ssize_t) noexcept
-    void sparse32_times_f32(const float *, const int *, Py_ssize_t, const float *, float *, int) noexcept
-    void sparse64_times_f32(const float *, const long long *, Py_ssize_t, const float *, float *, int) noexcept
-    void sparse32_add_f32(const float *, const int *, Py_ssize_t, const float *, double *, int, Py_ssize_t,
+    void sparse32_times_f32(const float *, const int *, const int *, Py_ssize_t, const float *, float *, int) noexcept
+    void sparse64_times_f32(const float *, const long long *, const long long *, Py_ssize_t, const float *, float *,
+                            int) noexcept
+    void sparse32_add_f32(const float *, const int *, const int *, Py_ssize_t, const float *, double *, int, Py_ssize_t,
                           Py_ssize_t) noexcept
-    void sparse64_add_f32(const float *, const long long *, Py_ssize_t, const float *, double *, int, Py_ssize_t,
-                          Py_ssize_t) noexcept
+    void sparse64_add_f32(const float *, const long long *, const long long *, Py_ssize_t, const float *, double *, int,
+                          Py_ssize_t, Py_ssize_t) noexcept
     void sum_panel_f64(const double *, Py_ssize_t, int, double *) noexcept
     void widen_add_f64(const double *, double *, Py_ssize_t) noexcept
-    void sparse32_times_f64(const double *, const int *, Py_ssize_t, const double *, double *, int) noexcept
-    void sparse64_times_f64(const double *, const long long *, Py_ssize_t, const double *, double *, int) noexcept
-    void sparse32_add_f64(const double *, const int *, Py_ssize_t, const double *, double *, int, Py_ssize_t,
+    void sparse32_times_f64(const double *, const int *, const int *, Py_ssize_t, const double *, double *, int) noexcept
+    void sparse64_times_f64(const double *, const long long *, const long long *, Py_ssize_t, const double *, double *,
+                            int) noexcept
+    void sparse32_add_f64(const double *, const int *, const int *, Py_ssize_t, const double *, double *, int, Py_ssize_t,
                           Py_ssize_t) noexcept
-    void sparse64_add_f64(const double *, const long long *, Py_ssize_t, const double *, double *, int, Py_ssize_t,
-                          Py_ssize_t) noexcept
+    void sparse64_add_f64(const double *, const long long *, const long long *, Py_ssize_t, const double *, double *, int,
+                          Py_ssize_t, Py_ssize_t) noexcept
 
 cdef Table table
 table.abi_version = ABI_VERSION
