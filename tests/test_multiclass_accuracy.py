@@ -16,6 +16,18 @@ import fastloss
 BUDGET = {"loss": 4, "gradient": 4, "hessian": 8}
 
 
+def budget(name, params, what):
+    """Ulps allowed: those of BUDGET, with two exceptions (docs/numerics.md)."""
+    allowed = BUDGET[what]
+    if name == "multiclass_focal":
+        # A power multiplies the relative error of 1 - p, a sum of exponentials of up to 1 ulp (2 at the lower end of a
+        # binade), by its exponent; seen 5.5 for gamma = 2, 15.1 for 5.
+        return allowed + 2.5 * params.get("gamma", 2.0)
+    if what == "gradient" and params.get("z_loss"):
+        return 5  # three terms, one of them a product with lse; seen 4.1
+    return allowed
+
+
 def evaluate(loss, y, raw, **options):
     """{order: per-sample values}."""
     value, gradient = loss.loss_gradient(y, raw, reduction="none", **options)
@@ -62,7 +74,7 @@ def test_ulps(case, dtype, isa, order):
                 excused = almost_subnormal(expected, got[what])
                 if name == "sparsemax":
                     excused |= beside_a_jump(y, raw, got[what]).ravel()
-            message = complaint(expected, got[what], y, raw, BUDGET[what], excused)
+            message = complaint(expected, got[what], y, raw, budget(name, params, what), excused)
             if message:
                 messages.append(f"K={K} {what}: {message}")
     if messages:
@@ -157,7 +169,7 @@ def test_dense_float32(case, isa, K, n):
     got = evaluate(fastloss.get_loss(name, **params), y, raw)
     high = evaluate(fastloss.get_loss(name, **rounded), y, differences(raw, y, ORACLES[name].margin))
     for what, expected in zip(("loss", "gradient"), yardsticks(name, rounded, y, high), strict=True):
-        message = complaint(expected, got[what], y, raw, BUDGET[what])
+        message = complaint(expected, got[what], y, raw, budget(name, params, what))
         if message:
             pytest.fail(f"{name} {params} K={K} {isa} {what}: {message}", pytrace=False)
 

@@ -389,7 +389,7 @@ SCORE_FORMS = {
             "    if hess != NULL and not product:",
             "        find_peak(p, z, top, peaks)",
             "        peak = peaks",
-            "    softmax_sums(p, label, peak, grad, own, others, below)",
+            "    softmax_sums(p, label, peak, grad, own, others, exact_others, below)",
             "    for r in range(p.samples):",
             "        d[r] = below_top(z[r + label[r] * p.step], top[r])",
         ),
@@ -430,23 +430,32 @@ def _score_kernels(block: Block) -> str:
 
 
 def _panel_function(block: Block) -> list[str]:
-    """Around the loss's formula of one sample, what its family does over the classes."""
+    """Around the loss's formula of one sample, what its family does over the classes.
+
+    The formula is evaluated in float64 also for float32 scores: once per sample, not per score, it costs little, and
+    powers and products of exponentials would eat the budget of a few ulp.
+    """
     columns, before, after = SCORE_FORMS[block.family]
-    known = {name: f"{name}[r]" for name in columns}
-    sample = f"{block.name}_sample({_call(block, 'sample', known)}, &value, &slope[r], &bend[r])"
+    known = {name: f"<double>{name}[r]" for name in columns}
+    known |= {"own": "exp(<double>d[r])", "others": "exact_others[r]"}
+    sample = f"{block.name}_sample({_call(block, 'sample', known)}, &value, &steep[r], &bent[r])"
     return [
         f"cdef void {block.name}_panel({PANEL_ARGUMENTS}) noexcept nogil:",
         *(f"    cdef real {column}[WIDE]" for column in (*columns, "slope", "bend")),
+        "    cdef double steep[WIDE]",
+        "    cdef double bent[WIDE]",
+        "    cdef double exact_others[WIDE]",
         "    cdef Py_ssize_t peaks[WIDE]",
         "    cdef const Py_ssize_t *peak = NULL",
-        "    cdef real value",
+        "    cdef double value",
         "    cdef Py_ssize_t r",
-        *(f"    cdef real {name}_ = <real>params[{k}]" for k, name in enumerate(block.parameters)),
+        *(f"    cdef double {name}_ = params[{k}]" for k, name in enumerate(block.parameters)),
         *before,
         "    for r in range(p.samples):",
         f"        {sample}",
+        "        slope[r], bend[r] = <real>steep[r], <real>bent[r]",
         "        if loss != NULL:",
-        "            loss[r] = value",
+        "            loss[r] = <real>value",
         after,
         "",
     ]

@@ -130,8 +130,9 @@ cdef inline void gather(real x, double *sum, double *lost) noexcept nogil:
         add_exactly(sum, lost, x)
 
 
-cdef void add_up(const Panel *p, const real *x, real *column) noexcept nogil:
-    """column = sum over the classes: eight rows in a tree, in the working dtype, and these sums gathered."""
+cdef void add_up(const Panel *p, const real *x, real *column, double *exact) noexcept nogil:
+    """column = sum over the classes: eight rows in a tree, in the working dtype, and these sums gathered; where
+    wanted also before it is rounded to float32."""
     cdef double sums[WIDE]
     cdef double lost[WIDE]
     cdef const real *at
@@ -151,6 +152,8 @@ cdef void add_up(const Panel *p, const real *x, real *column) noexcept nogil:
     fold_sums(p, sums, lost)
     for j in range(p.samples):
         column[j] = <real>sums[j]
+        if exact != NULL:
+            exact[j] = sums[j]
 
 
 cdef void dot_up(const Panel *p, const real *x, const real *u, real *column) noexcept nogil:
@@ -226,16 +229,16 @@ cdef void softmax_open(const Panel *p, const real *z, real *e, real *top) noexce
 
 
 cdef void softmax_sums(const Panel *p, const Py_ssize_t *seat, const Py_ssize_t *peak, real *e, real *own,
-                       real *others, real *below) noexcept nogil:
-    """own = e at the seat, others = the sum of all e but own; with a peak also below = the sum of all but the peak's.
+                       real *others, double *exact_others, real *below) noexcept nogil:
+    """own = e at the seat, others = the sum of all e but own (where wanted also unrounded); with a peak also below = the sum of all but the peak's.
     What is left out is never added, so that neither rounds the other away."""
     cdef Py_ssize_t r
     pick(p, seat, e, own)
     place_value(p, seat, <real>0, e)
-    add_up(p, e, others)
+    add_up(p, e, others, exact_others)
     if peak != NULL:
         place_value(p, peak, <real>0, e)
-        add_up(p, e, below)
+        add_up(p, e, below, NULL)
         place_value(p, peak, <real>1, e)
         for r in range(p.samples):
             below[r] = below[r] + (<real>0 if peak[r] == seat[r] else own[r])
@@ -380,7 +383,7 @@ cdef void cross_entropy_panel(const Panel *p, const real *y, const Py_ssize_t *l
     if hess != NULL and not product:
         find_peak(p, z, top, peaks)
         peak = peaks
-    softmax_sums(p, label, peak, grad, own, others, below)
+    softmax_sums(p, label, peak, grad, own, others, NULL, below)
     for r in range(p.samples):
         slope[r] = <real>1 / (own[r] + others[r])
         zero[r] = 0
@@ -411,7 +414,7 @@ cdef void soft_cross_entropy_panel(const Panel *p, const real *y, const Py_ssize
     cdef Py_ssize_t r
     softmax_open(p, z, grad, top)
     find_peak(p, z, top, peak)
-    softmax_sums(p, peak, NULL, grad, own, others, NULL)
+    softmax_sums(p, peak, NULL, grad, own, others, NULL, NULL)
     soft_sums(p, y, label, z, top, keep, smoothing, share, mass, cross)
     for r in range(p.samples):
         total[r] = own[r] + others[r]
@@ -558,7 +561,7 @@ cdef void softmax_panel(const Panel *p, const real *y, const Py_ssize_t *label, 
     cdef Py_ssize_t row, j, r
     softmax_open(p, z, grad, top)
     find_peak(p, z, top, peak)
-    softmax_sums(p, peak, NULL, grad, own, others, NULL)
+    softmax_sums(p, peak, NULL, grad, own, others, NULL, NULL)
     for r in range(p.samples):
         rest[r] = log_sum(own[r], others[r])
         at[r] = <real>1 / (own[r] + others[r])
@@ -795,7 +798,7 @@ cdef void projection_panel(const Panel *p, const Py_ssize_t *label, const real *
     project(p, z, scale, squared, top, found, slip, grad)
     pick(p, label, grad, own)
     place_value(p, label, <real>0, grad)
-    add_up(p, grad, others)
+    add_up(p, grad, others, NULL)
     for r in range(p.samples):      # 1 - p_y, from the smaller side
         others[r] = select(own[r] < <real>0.5, <real>1 - own[r], others[r])
     if loss != NULL:
@@ -844,7 +847,7 @@ cdef void support_weights(const Panel *p, const real *z, real scale, bint square
         for j in range(lanes_of(p, row)):
             over = above(at[j], top[j], found[j], slip[j], scale)
             to[j] = over if squared else select(over > 0, <real>1, over)
-    add_up(p, out, mass)
+    add_up(p, out, mass, NULL)
 
 
 cdef void projection_hessian(const Panel *p, const real *z, real scale, bint squared, const real *top,
