@@ -16,7 +16,8 @@ ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT / "fastloss" / "_kernels"))
 from _render import read_blocks, render  # noqa: E402
 
-FORMULAS = [ROOT / "fastloss" / "losses" / f"{family}.py" for family in ("regression", "counts", "binary", "multiclass")]
+FAMILIES = ("regression", "counts", "binary", "multiclass")
+FORMULAS = [ROOT / "fastloss" / "losses" / f"{family}.py" for family in FAMILIES]
 RENDERED = Path("build") / "rendered"
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 

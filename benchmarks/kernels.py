@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 
 import fastloss
 from benchmarks import accuracy, machine, peer_fastloss, problems, timing
-from benchmarks.peers import Kernel, NotAvailable, Peer, Run
-from benchmarks.report import Column, Missing, Row, Table, percent, ratio, significant, ulp_pair
+from benchmarks.comparison import OURS, errors_of, implementations_of, peer_columns, ratios, timed, wrong
+from benchmarks.peers import Kernel, Run
+from benchmarks.report import Column, Missing, Row, Table, percent, significant, ulp_pair
 from fastloss.losses import Loss
-
-OURS = "fastloss"
 
 #: Up to this length a call takes microseconds: it is timed on one core, with threads left to the library.
 SHORT = 10_000
-
-#: Samples of a timed call's gradient that are looked at.
-CHECKED = 1000
 
 CHEAP = ("squared_error", "absolute_error", "huber", "quantile", "hinge")
 
@@ -67,14 +61,14 @@ def measure(case: Case, plan: Plan, run: Run) -> list[Row]:
     loss = fastloss.get_loss(case.loss, **problems.PARAMS.get(case.loss, {}))
     y, raw = problems.arrays(loss, case.n, case.dtype)
     threads: tuple[int | None, ...] = run.threads if case.n > SHORT else (None,)
-    implementations, absent = _implementations(case.loss, loss.params, run.peers)
+    implementations, absent = implementations_of(case.loss, loss.params, run.peers)
     calls = {
         (name, t): kernel.bind(y, raw, t)
         for name, kernel in implementations.items()
         for t in (threads if kernel.threaded else threads[:1])
     }
     results = _times(calls, case, plan, threads)
-    results |= _wrong(implementations, {key: call for key, call in calls.items() if _timed(results[key])}, y, raw)
+    results |= wrong(implementations, {key: call for key, call in calls.items() if timed(results[key])}, y, raw)
     errors = _errors(implementations, loss, case.dtype, plan.points)
     notes = [kernel.loss_note for kernel in implementations.values() if kernel.loss_note]
     rows = []
@@ -83,22 +77,10 @@ def measure(case: Case, plan: Plan, run: Run) -> list[Row]:
         for name in [OURS, *(peer.NAME for peer in run.peers)]:
             key = (name, t) if (name, t) in results else (name, threads[0])
             row |= _figures(name, absent.get(name) or results[key], errors.get(name), case)
-        _compare(row, run.peers)
+        row |= ratios(row, run.peers)
         _bandwidth(row, results.get(("triad", t)), case)
         rows.append(row)
     return rows
-
-
-def _implementations(loss: str, params: dict, peers: Sequence[Peer]) -> tuple[dict[str, Kernel], dict[str, Missing]]:
-    """Kernels by name, ours first, and who has none."""
-    found: dict[str, Kernel] = {OURS: peer_fastloss.kernel(loss, params)}
-    absent = {}
-    for peer in peers:
-        try:
-            found[peer.NAME] = peer.kernel(loss, params)
-        except NotAvailable as reason:
-            absent[peer.NAME] = Missing("n/a", str(reason))
-    return found, absent
 
 
 def _times(calls, case: Case, plan: Plan, threads) -> dict:
@@ -111,10 +93,6 @@ def _times(calls, case: Case, plan: Plan, threads) -> dict:
 @cache
 def _triad(n: int) -> machine.Triad:
     return machine.Triad(n)
-
-
-def _timed(result: timing.Timing | Missing) -> bool:
-    return isinstance(result, timing.Timing)
 
 
 def _in_cache(case: Case) -> bool:
@@ -132,16 +110,7 @@ def _streamed(case: Case) -> int:
 
 def _errors(implementations: dict[str, Kernel], loss: Loss, dtype: str, count: int) -> dict[str, tuple]:
     """Largest errors of loss and gradient in ulp, by implementation; None without an exact value."""
-    exact = _exact(loss, dtype, count)
-    y, raw = problems.points(loss, count, dtype)
-    errors: dict[str, tuple] = {}
-    for name, kernel in implementations.items():
-        try:
-            found = exact.errors(*kernel.per_sample(y, raw)) if exact else (None, None)
-        except Exception:  # the timed call has failed too, and says why
-            continue
-        errors[name] = (None if kernel.loss_note else found[0], found[1])
-    return errors
+    return errors_of(implementations, _exact(loss, dtype, count), *problems.points(loss, count, dtype))
 
 
 @cache
@@ -150,42 +119,6 @@ def _exact(loss: Loss, dtype: str, count: int) -> accuracy.Exact | None:
         return accuracy.Exact(loss.name, loss.params, *problems.points(loss, count, dtype))
     except (ImportError, KeyError):
         return None  # shown as dashes, with a note
-
-
-def _wrong(implementations: dict[str, Kernel], calls: dict, y: np.ndarray, raw: np.ndarray) -> dict[Any, Missing]:
-    """The calls that do not give what ``per_sample`` gives, whose errors the row shows.
-
-    Each is run once more: its mean loss must be that of our per-sample losses, its gradient that of its own
-    ``per_sample`` at every k-th sample.
-    """
-    mean = float(np.mean(implementations[OURS].per_sample(y, raw)[0], dtype=np.float64))
-    at = slice(None, None, max(1, len(y) // CHECKED))
-    wrong = {}
-    for (name, t), call in calls.items():
-        kernel = implementations[name]
-        try:
-            expected = kernel.per_sample(y[at].copy(), raw[at].copy())[1]
-            loss, gradient = call()
-            problem = _disagreement(loss, gradient, at, None if kernel.loss_note else mean, expected)
-        except Exception as error:
-            wrong[name, t] = Missing.failed(error)
-            continue
-        if problem:
-            wrong[name, t] = Missing("failed", problem)
-    return wrong
-
-
-def _disagreement(loss, gradient, at: slice, mean: float | None, expected: np.ndarray) -> str:
-    """Empty when a timed call's result is right; with a scalar loss the gradient is that of the mean."""
-    eps = np.finfo(gradient.dtype).eps
-    scale = len(gradient) if np.ndim(loss) == 0 else 1
-    got = gradient[at].astype(np.float64) * scale
-    if not np.allclose(got, expected, rtol=16 * eps, atol=16 * eps * np.abs(expected).max()):
-        return "the timed call's gradient is not the one that was checked"
-    loss = float(np.mean(loss, dtype=np.float64))
-    if mean is not None and not np.isclose(loss, mean, rtol=1000 * eps):
-        return f"mean loss {loss!r} instead of {mean!r}"
-    return ""
 
 
 # ---- rows -----------------------------------------------------------------------------------------
@@ -201,13 +134,6 @@ def _figures(name: str, time: timing.Timing | Missing, errors, case: Case) -> Ro
         f"{name}_errors": errors,
         f"{name}_seconds": time.as_json(),
     }
-
-
-def _compare(row: Row, peers: Sequence[Peer]) -> None:
-    for peer in peers:
-        ours, theirs = row[f"{OURS}_time"], row[f"{peer.NAME}_time"]
-        if not isinstance(ours, Missing) and not isinstance(theirs, Missing):
-            row[f"{peer.NAME}_ratio"] = theirs / ours
 
 
 def _bandwidth(row: Row, triad: timing.Timing | Missing | None, case: Case) -> None:
@@ -256,14 +182,7 @@ def _columns(run: Run, short: bool) -> list[Column]:
             Column("triad", "triad", percent, OURS),
         ]
     ours += [Column(f"{OURS}_errors", "ulp", ulp_pair, OURS)]
-    theirs = []
-    for peer in run.peers:
-        theirs += [
-            Column(f"{peer.NAME}_time", unit, significant(3), peer.NAME),
-            Column(f"{peer.NAME}_ratio", "ratio", ratio, peer.NAME),
-            Column(f"{peer.NAME}_errors", "ulp", ulp_pair, peer.NAME),
-        ]
-    return labels + ours + theirs
+    return labels + ours + peer_columns(run.peers, unit, Column("errors", "ulp", ulp_pair))
 
 
 def _count(n: int) -> str:

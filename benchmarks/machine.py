@@ -48,6 +48,27 @@ class Triad:
         return TRIAD_BYTES * self.n / seconds
 
 
+class Read:
+    """What memory can deliver when nothing is written: x·x of n float64 numbers, by BLAS on as many cores as it gets."""
+
+    def __init__(self, n: int):
+        self.x = np.full(n, 1.0)
+
+    def contestant(self, n_threads: int) -> timing.Contestant:
+        return timing.Contestant(("read", n_threads), lambda: np.dot(self.x, self.x), n_threads)
+
+    def bandwidth(self, seconds: float) -> float:
+        """Bytes per second."""
+        return self.x.nbytes / seconds
+
+
+def read_bandwidth(threads: tuple[int, ...], n: int) -> dict[int, float]:
+    """Median read bandwidth in bytes per second for each number of threads."""
+    read = Read(n)
+    times = timing.alternate([read.contestant(t) for t in threads], rounds=9, budget=2.0)
+    return {t: read.bandwidth(times["read", t].median) for t in threads}
+
+
 def triad_bandwidth(threads: tuple[int, ...], n: int) -> dict[int, float]:
     """Median triad bandwidth in bytes per second for each number of threads."""
     triad = Triad(n)
@@ -61,8 +82,8 @@ def triad_size() -> int:
     return min(max(10_000_000, 4 * last_level_cache() // 8), 60_000_000)
 
 
-def sheet(threads: tuple[int, ...], bandwidth: dict[int, float]) -> dict[str, str]:
-    """Label -> value, in the order to show."""
+def sheet(threads: tuple[int, ...], triad: dict[int, float], read: dict[int, float]) -> dict[str, str]:
+    """Label -> value, in the order to show; the bandwidths are those of `triad_bandwidth` and `read_bandwidth`."""
     config = fastloss.show_config()
     openmp = f"OpenMP {config['openmp']}" if config["openmp"] else "without OpenMP: one thread"
     compiler = f"{config['compiler']}, {openmp}"
@@ -76,8 +97,13 @@ def sheet(threads: tuple[int, ...], bandwidth: dict[int, float]) -> dict[str, st
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "system": platform.platform(),
         "other load": load(),
-        "triad bandwidth": ", ".join(f"{b / 1e9:.1f} GB/s on {_cores(t)}" for t, b in bandwidth.items()),
+        "triad bandwidth": _bandwidths(triad),
+        "read bandwidth": _bandwidths(read),
     }
+
+
+def _bandwidths(figures: dict[int, float]) -> str:
+    return ", ".join(f"{figure / 1e9:.1f} GB/s on {_cores(threads)}" for threads, figure in figures.items())
 
 
 def instruction_sets() -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
+from scipy.optimize import minimize
 
 import fastloss
+from benchmarks.peers import Minimum
 
 NAME = "fastloss"
 KERNEL_NOTE = "mean loss and gradient of the mean, into a preallocated array"
+OBJECTIVE_NOTE = "LinearObjective"
 
 
 def version() -> str:
@@ -32,6 +35,40 @@ class _Kernel:
 
 def kernel(loss, params):
     return _Kernel(loss, params)
+
+
+def objective(problem, n_threads):
+    K = len(problem.coef)
+    function = fastloss.LinearObjective(
+        problem.X,
+        problem.y,
+        problem.loss,
+        alpha=problem.alpha,
+        n_classes=K if K > 1 else None,
+        n_threads=n_threads,
+    )
+    w = np.column_stack([problem.coef, problem.intercept])
+
+    def value_and_gradient():
+        value, gradient = function(w)
+        return value, gradient[:, :-1], gradient[:, -1]
+
+    return value_and_gradient
+
+
+def logistic(X, y, alpha, gtol, iterations, n_threads):
+    # scikit-learn's options for the same optimiser: both stop by the same rule
+    options = {"maxiter": iterations, "maxls": 50, "gtol": gtol, "ftol": 64 * np.finfo(float).eps}
+
+    def fit():
+        classes, labels = np.unique(y, return_inverse=True)
+        loss = "log_loss" if len(classes) == 2 else "cross_entropy"
+        function = fastloss.LinearObjective(X, labels, loss, alpha=alpha, n_threads=n_threads)
+        found = minimize(function, np.zeros(function.size), jac=True, method="L-BFGS-B", options=options)
+        coef, intercept = function.unpack(found.x)
+        return Minimum(np.atleast_2d(coef), np.atleast_1d(intercept), found.nit, found.nit < iterations)
+
+    return fit
 
 
 def estimator(fit, n_threads):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.sparse as sp
 
 from benchmarks.peers import NotAvailable
 
 NAME = "NumPy"
 KERNEL_NOTE = "mean loss and gradient of the mean; always one core, shown in every row"
+OBJECTIVE_NOTE = "two products by BLAS (SciPy's for CSR, on one core), the loss of the other tables between them"
 
 
 def version() -> str:
@@ -198,6 +200,123 @@ def _against(y, raw):
     return sign, sign * raw
 
 
+# ---- several classes: per-sample losses; scale times their gradients go to ``out``, of raw's shape, the only large array
+
+
+def cross_entropy(y, raw, out, scale):
+    at = np.arange(len(y)), y
+    own, _, total = _exponentials(at, raw, out)
+    out *= (scale / total)[:, None]
+    out[at] -= scale
+    return np.log(total) - own
+
+
+def multiclass_focal(y, raw, out, scale, gamma):
+    at = np.arange(len(y)), y
+    own, e, total = _exponentials(at, raw, out)
+    others = out.sum(axis=1) if gamma else total
+    out[at] = e
+    loss = np.log(total) - own
+    hit, miss = e / total, others / total
+    slope = scale * (miss**gamma + gamma * hit * miss ** (gamma - 1) * loss)
+    out *= (slope / total)[:, None]
+    out[at] = -slope * miss if gamma else out[at] - slope
+    return miss**gamma * loss
+
+
+def generalized_cross_entropy(y, raw, out, scale, q):
+    at = np.arange(len(y)), y
+    own, _, total = _exponentials(at, raw, out)
+    log_hit = own - np.log(total)
+    slope = scale * np.exp(q * log_hit)
+    out *= (slope / total)[:, None]
+    out[at] -= slope
+    return -np.expm1(q * log_hit) / q
+
+
+def multiclass_hinge(y, raw, out, scale):
+    loss, at, rival = _margin(y, raw, out)
+    slope = scale * (loss > 0)
+    out[at], out[rival] = -slope, slope
+    return loss
+
+
+def multiclass_squared_hinge(y, raw, out, scale):
+    loss, at, rival = _margin(y, raw, out)
+    slope = 2 * scale * loss
+    out[at], out[rival] = -slope, slope
+    return loss * loss
+
+
+def sparsemax(y, raw, out, scale):
+    at = np.arange(len(y)), y
+    np.subtract(raw, raw.max(axis=1, keepdims=True), out=out)
+    ordered = np.sort(out, axis=1)[:, ::-1]
+    excess = np.cumsum(ordered, axis=1) - 1
+    size = np.count_nonzero(ordered * _counts(ordered) > excess, axis=1)
+    threshold = excess[at[0], size - 1] / size.astype(raw.dtype)
+    own = out[at]
+    p = np.maximum(out - threshold[:, None], 0)
+    loss = (1 - np.einsum("ij,ij->i", p, p)) / 2 + np.einsum("ij,ij->i", p, out) - own
+    np.multiply(p, scale, out=out)
+    out[at] -= scale
+    return loss
+
+
+def entmax15(y, raw, out, scale):
+    at = np.arange(len(y)), y
+    np.subtract(raw, raw.max(axis=1, keepdims=True), out=out)
+    half = np.sort(out, axis=1)[:, ::-1] / 2
+    counts = _counts(half)
+    mean = np.cumsum(half, axis=1) / counts
+    spread = np.cumsum(half * half, axis=1) - counts * mean * mean
+    thresholds = mean - np.sqrt(np.maximum((1 - spread) / counts, 0))
+    size = np.count_nonzero(thresholds <= half, axis=1)
+    own = out[at]
+    root = np.maximum(out / 2 - thresholds[at[0], size - 1][:, None], 0)
+    p = root * root
+    loss = 4 * (1 - np.einsum("ij,ij->i", root, p)) / 3 + np.einsum("ij,ij->i", p, out) - own
+    np.multiply(p, scale, out=out)
+    out[at] -= scale
+    return loss
+
+
+def _exponentials(at, raw, out):
+    """Exponentials of the scores, by their largest, into ``out``; that score and exponential of the class, and the sum."""
+    np.subtract(raw, raw.max(axis=1, keepdims=True), out=out)
+    own = out[at]
+    np.exp(out, out=out)
+    return own, out[at], out.sum(axis=1)
+
+
+def _margin(y, raw, out):
+    """The hinge loss, the places of the class and of the best other one, and zeros in ``out``."""
+    rows = np.arange(len(y))
+    np.copyto(out, raw)
+    out[rows, y] = -np.inf
+    best = out.argmax(axis=1)
+    loss = np.maximum(1 + out[rows, best] - raw[rows, y], 0)
+    out.fill(0)
+    return loss, (rows, y), (rows, best)
+
+
+def _counts(x):
+    return np.arange(1, x.shape[1] + 1, dtype=x.dtype)
+
+
+CLASSES = {
+    function.__name__: function
+    for function in (
+        cross_entropy,
+        multiclass_focal,
+        generalized_cross_entropy,
+        multiclass_hinge,
+        multiclass_squared_hinge,
+        sparsemax,
+        entmax15,
+    )
+}
+
 FUNCTIONS = {
     function.__name__: function
     for function in (
@@ -234,7 +353,17 @@ FUNCTIONS = {
 }
 
 #: Parameters of ours that the functions above leave at these values.
-FIXED = {"pos_weight": 1.0, "neg_weight": 1.0, "label_smoothing": 0.0, "alpha": None, "constants": False}
+FIXED = {
+    "pos_weight": 1.0,
+    "neg_weight": 1.0,
+    "label_smoothing": 0.0,
+    "z_loss": 0.0,
+    "class_weight": None,
+    "ignore_index": None,
+    "allow_negative_weight": False,
+    "alpha": None,
+    "constants": False,
+}
 
 
 class _Kernel:
@@ -258,13 +387,53 @@ class _Kernel:
         return mean_and_gradient
 
 
+class _ClassesKernel(_Kernel):
+    def per_sample(self, y, raw):
+        out = np.empty_like(raw)
+        return self.function(y, raw, out, raw.dtype.type(1), **self.params), out
+
+    def bind(self, y, raw, n_threads):
+        out, scale = np.empty_like(raw), raw.dtype.type(1 / len(raw))
+        return lambda: (self.function(y, raw, out, scale, **self.params).mean(), out)
+
+
 def kernel(loss, params):
-    if loss not in FUNCTIONS:
+    if loss not in FUNCTIONS and loss not in CLASSES:
         raise NotAvailable("no NumPy version of this loss written")
     for name in FIXED.keys() & params.keys():
         if params[name] != FIXED[name]:
             raise NotAvailable(f"no NumPy version of {loss} with {name}={params[name]} written")
-    return _Kernel(FUNCTIONS[loss], {k: v for k, v in params.items() if k not in FIXED})
+    params = {k: v for k, v in params.items() if k not in FIXED}
+    return _ClassesKernel(CLASSES[loss], params) if loss in CLASSES else _Kernel(FUNCTIONS[loss], params)
+
+
+def objective(problem, n_threads):
+    X, coef, intercept = problem.X, problem.coef, problem.intercept
+    alpha, scale = X.dtype.type(problem.alpha), X.dtype.type(1 / X.shape[0])
+
+    def penalised(loss, gradient, intercept_gradient):
+        gradient += alpha * coef
+        return loss.mean() + alpha / 2 * np.vdot(coef, coef), gradient, intercept_gradient
+
+    def one_score():
+        raw = X @ coef[0]
+        raw += intercept[0]
+        loss, slope = log_loss(y, raw)
+        slope *= scale
+        return penalised(loss, (X.T @ slope)[None], slope.sum(keepdims=True))
+
+    def scores():
+        raw = X @ coef.T
+        raw += intercept
+        loss = cross_entropy(y, raw, raw, scale)
+        return penalised(loss, (X.T @ raw).T if sp.issparse(X) else raw.T @ X, raw.sum(axis=0))
+
+    y = problem.y.astype(X.dtype) if problem.loss == "log_loss" else problem.y
+    return {"log_loss": one_score, "cross_entropy": scores}[problem.loss]
+
+
+def logistic(X, y, alpha, gtol, iterations, n_threads):
+    raise NotAvailable("NumPy has no logistic regression")
 
 
 def estimator(fit, n_threads):

@@ -1,4 +1,7 @@
-"""scikit-learn: its private ``sklearn._loss`` for the kernels, SGDClassifier and SGDRegressor."""
+"""scikit-learn: its private ``sklearn._loss`` for the kernels, its private ``LinearModelLoss`` for the objective,
+
+LogisticRegression, SGDClassifier and SGDRegressor.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ from functools import partial
 import numpy as np
 import sklearn
 from sklearn._loss import loss as sk
-from sklearn.linear_model import SGDClassifier, SGDRegressor
+from sklearn.linear_model import LogisticRegression, SGDClassifier, SGDRegressor
+from sklearn.linear_model._linear_loss import LinearModelLoss
 
-from benchmarks.peers import NotAvailable
+from benchmarks.peers import Minimum, NotAvailable
 
 NAME = "scikit-learn"
 KERNEL_NOTE = "per-sample losses and gradients, into preallocated arrays (averaging is not charged to it)"
+OBJECTIVE_NOTE = "LinearModelLoss.loss_gradient, what its LogisticRegression minimises"
 
 
 def version() -> str:
@@ -55,10 +60,59 @@ class _Kernel:
         return self.bind(y, raw, 1)()
 
 
+class _Multinomial:
+    """HalfMultinomialLoss, whose labels are numbers of the scores' dtype."""
+
+    threaded = True
+    loss_note = ""
+
+    def bind(self, y, raw, n_threads):
+        return partial(
+            sk.HalfMultinomialLoss(n_classes=raw.shape[1]).loss_gradient,
+            y.astype(raw.dtype),
+            raw,
+            loss_out=np.empty(len(raw), raw.dtype),
+            gradient_out=np.empty_like(raw),
+            n_threads=n_threads or 1,
+        )
+
+    def per_sample(self, y, raw):
+        return self.bind(y, raw, 1)()
+
+
 def kernel(loss, params):
+    if loss == "cross_entropy":
+        return _Multinomial()
     if loss not in LOSSES:
         raise NotAvailable("sklearn._loss has no such loss")
     return _Kernel(LOSSES[loss](params), NOTES.get(loss, ""))
+
+
+def objective(problem, n_threads):
+    X, K = problem.X, len(problem.coef)
+    one = problem.loss == "log_loss"
+    model = LinearModelLoss(sk.HalfBinomialLoss() if one else sk.HalfMultinomialLoss(n_classes=K), fit_intercept=True)
+    table = np.column_stack([problem.coef, problem.intercept])
+    coef = table[0] if one else np.asfortranarray(table)
+    y = problem.y.astype(X.dtype)
+
+    def value_and_gradient():
+        value, gradient = model.loss_gradient(coef, X, y, l2_reg_strength=problem.alpha, n_threads=n_threads)
+        gradient = np.atleast_2d(gradient)
+        return value, gradient[:, :-1], gradient[:, -1]
+
+    return value_and_gradient
+
+
+def logistic(X, y, alpha, gtol, iterations, n_threads):
+    model = LogisticRegression(C=1 / (alpha * len(y)), solver="lbfgs", tol=gtol, max_iter=iterations)
+
+    def fit():
+        model.fit(X, y)
+        done = int(model.n_iter_.max())
+        return Minimum(model.coef_, model.intercept_, done, done < iterations)
+
+    return fit
 
 
 #: Our name -> scikit-learn's, and which of our parameters its ``epsilon`` is.

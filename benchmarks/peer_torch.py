@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+
+import scipy.sparse as sp
 import torch
 from torch.nn import functional
 
@@ -9,6 +12,7 @@ from benchmarks.peers import NotAvailable
 
 NAME = "torch"
 KERNEL_NOTE = "mean loss forward and backward, eager"
+OBJECTIVE_NOTE = "linear (for CSR its sparse product), the loss and backward, eager"
 
 
 def version() -> str:
@@ -22,6 +26,7 @@ LOSSES = {
     "huber": lambda y, raw, how, p: functional.huber_loss(raw, y, delta=p["delta"], reduction=how),
     "poisson": lambda y, raw, how, p: functional.poisson_nll_loss(raw, y, log_input=True, reduction=how),
     "log_loss": lambda y, raw, how, p: functional.binary_cross_entropy_with_logits(raw, y, reduction=how),
+    "cross_entropy": lambda y, raw, how, p: functional.cross_entropy(raw, y, reduction=how),
     "hinge": lambda y, raw, how, p: _reduce(functional.relu(1 - (2 * y - 1) * raw), how),
     "squared_hinge": lambda y, raw, how, p: _reduce(functional.relu(1 - (2 * y - 1) * raw).square(), how),
     "quantile": lambda y, raw, how, p: _reduce(_pinball(y - raw, p["quantile"]), how),
@@ -69,6 +74,36 @@ def kernel(loss, params):
     if loss not in LOSSES:
         raise NotAvailable("no torch version of this loss written")
     return _Kernel(LOSSES[loss], params)
+
+
+def objective(problem, n_threads):
+    X = problem.X
+    one = problem.loss == "log_loss"
+    coef, intercept = (torch.tensor(part, requires_grad=True) for part in (problem.coef, problem.intercept))
+    y = torch.from_numpy(problem.y.astype(X.dtype) if one else problem.y)
+    sparse = sp.issparse(X)
+    data = _csr(X) if sparse else torch.from_numpy(X)
+
+    def value_and_gradient():
+        torch.set_num_threads(n_threads)
+        coef.grad = intercept.grad = None
+        raw = data @ coef.T + intercept if sparse else functional.linear(data, coef, intercept)
+        loss = functional.binary_cross_entropy_with_logits(raw[:, 0], y) if one else functional.cross_entropy(raw, y)
+        loss = loss + problem.alpha / 2 * coef.square().sum()
+        loss.backward()
+        return loss.item(), coef.grad.numpy(), intercept.grad.numpy()
+
+    return value_and_gradient
+
+
+def _csr(X):
+    with warnings.catch_warnings(action="ignore"):  # "in beta state"
+        parts = (torch.from_numpy(part) for part in (X.indptr, X.indices, X.data))
+        return torch.sparse_csr_tensor(*parts, X.shape, check_invariants=False)
+
+
+def logistic(X, y, alpha, gtol, iterations, n_threads):
+    raise NotAvailable("torch has no logistic regression")
 
 
 def estimator(fit, n_threads):

@@ -22,7 +22,10 @@ class NotAvailable(Exception):  # noqa: N818 - an absence, not an error
 
 
 class Kernel(Protocol):
-    """One loss of one implementation: values to check and a call to time, both from the same function."""
+    """One loss of one implementation: values to check and a call to time, both from the same function.
+
+    For a loss of several classes raw and gradient have shape (n, K), and y holds the labels as integers.
+    """
 
     threaded: bool
     """Whether ``n_threads`` changes anything; one that is not threaded is timed once, on one core."""
@@ -31,7 +34,7 @@ class Kernel(Protocol):
     """Empty, or how its loss differs from ours by a term without the prediction (its error is not given)."""
 
     def per_sample(self, y: np.ndarray, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Per-sample loss and gradient, arrays of shape (n,)."""
+        """Per-sample loss, of shape (n,), and gradient, of raw's shape."""
 
     def bind(self, y: np.ndarray, raw: np.ndarray, n_threads: int | None) -> Callable[[], tuple[Any, np.ndarray]]:
         """The call to time; output buffers are allocated here.
@@ -55,6 +58,28 @@ class Fit:
     )
 
 
+@dataclass(frozen=True)
+class Linear:
+    """Where a linear model's objective is evaluated: mean loss of X·coef' + intercept, plus ½·alpha·‖coef‖²."""
+
+    loss: str  # "log_loss" (K = 1) or "cross_entropy"
+    X: Any  # (n, d), dense or CSR
+    y: np.ndarray  # (n,), labels 0 ... as integers
+    coef: np.ndarray  # (K, d), of X's dtype
+    intercept: np.ndarray  # (K,), of X's dtype
+    alpha: float = 1e-4
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """What a fit of a logistic regression found, and what it took."""
+
+    coef: np.ndarray  # (K, d); two classes: K = 1
+    intercept: np.ndarray  # (K,)
+    iterations: int
+    converged: bool
+
+
 class Peer(Protocol):
     """The functions of a ``peer_*.py`` module."""
 
@@ -67,6 +92,17 @@ class Peer(Protocol):
 
     def kernel(self, loss: str, params: Mapping[str, Any]) -> Kernel:
         """The kernel of a loss (our name and parameters), or NotAvailable."""
+
+    def objective(self, problem: Linear, n_threads: int) -> Callable[[], tuple[float, np.ndarray, np.ndarray]]:
+        """The call to time, or NotAvailable: value, gradient by coef (K, d), gradient by intercept (K,).
+
+        Targets and coefficients take the form the peer wants here, not in the call.
+        """
+
+    def logistic(
+        self, X: Any, y: np.ndarray, alpha: float, gtol: float, iterations: int, n_threads: int
+    ) -> Callable[[], Minimum]:
+        """The call to time, or NotAvailable: a logistic regression by SciPy's L-BFGS-B, from the labels as they are."""
 
     def estimator(self, fit: Fit, n_threads: int) -> Any:
         """An unfitted scikit-learn style estimator with a ``random_state``, or NotAvailable."""

@@ -1,4 +1,4 @@
-"""The data that is measured: seeded random arrays for the kernels, real tables for the estimators.
+"""The data that is measured: seeded random arrays for calls, real tables for fits.
 
 Real tables are ``<name>.npz`` files in the folder that the environment variable ``FASTLOSS_DATA`` names. One
 that is not there is replaced by one of scikit-learn's bundled sets or by seeded synthetic data of the same
@@ -19,6 +19,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn import datasets
 
+from benchmarks.peers import Linear
 from fastloss.losses import Loss
 
 # ---- kernels --------------------------------------------------------------------------------------
@@ -78,6 +79,82 @@ def points(loss: Loss, count: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(1).choice(order, count - 2 * ends, replace=False)
     at = np.unique(np.concatenate([order[:ends], order[-ends:], random]))
     return y[at], raw[at]
+
+
+# ---- several classes ------------------------------------------------------------------------------
+
+
+def class_arrays(n: int, classes: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Labels, of shape (n,), and scores, of shape (n, classes) and the given dtype, in C order."""
+    y, raw = _class_block(classes, dtype)
+    return np.resize(y, n), np.resize(raw, (n, classes))
+
+
+@lru_cache(maxsize=1)
+def _class_block(classes: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """The samples that `class_arrays` repeats: the scores favour the label, not always."""
+    rng = np.random.default_rng(0)
+    raw = rng.normal(0, 3, (max(1, BLOCK // classes), classes)).astype(dtype)
+    y = np.argmax(raw / 2 + rng.gumbel(size=raw.shape), axis=1)
+    return y, raw
+
+
+def class_points(classes: int, count: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """About ``count`` samples to check against the exact value, from the block that `class_arrays` repeats.
+
+    Half of them at random, the rest where the label's score is furthest below the best other one, and furthest above.
+    """
+    y, raw = _class_block(classes, dtype)
+    at = np.arange(len(y)), y
+    others = raw.copy()
+    others[at] = -np.inf
+    order = np.argsort(raw[at] - others.max(axis=1), kind="stable")
+    ends = min(count, len(y)) // 4
+    middle = order[ends : len(order) - ends]
+    random = np.random.default_rng(1).choice(middle, min(max(count - 2 * ends, 0), len(middle)), replace=False)
+    chosen = np.unique(np.concatenate([order[:ends], order[len(order) - ends :], random]))
+    return y[chosen], raw[chosen]
+
+
+# ---- linear models --------------------------------------------------------------------------------
+
+
+def linear(loss: str, n: int, d: int, classes: int, dtype: str, storage: str) -> Linear:
+    """A linear model of seeded random data, evaluated halfway between zero and the coefficients that made the labels.
+
+    ``storage`` is "C", "F", or the number of random columns in each row of a CSR matrix.
+    """
+    rng = np.random.default_rng(0)
+    scores = classes if classes > 2 else 1
+    rows = min(n, max(1, BLOCK // (d if storage in "CF" else int(storage))))
+    X = rng.normal(size=(rows, d)) if storage in "CF" else _random_csr(rng, rows, d, int(storage))
+    X = X.astype(dtype)
+    coef, intercept = rng.normal(size=(scores, d)) / np.sqrt(X.nnz / rows if sp.issparse(X) else d), np.zeros(scores)
+    noisy = (
+        X @ (2 * coef.T).astype(dtype) + rng.gumbel(size=(rows, scores)) - (scores == 1) * rng.gumbel(size=(rows, 1))
+    )
+    y = noisy.argmax(axis=1) if scores > 1 else (noisy[:, 0] > 0).astype(np.int64)
+    return Linear(loss, _repeated(X, n, storage), np.resize(y, n), coef.astype(dtype), intercept.astype(dtype))
+
+
+def _random_csr(rng, rows: int, d: int, per_row: int) -> sp.csr_matrix:
+    columns = np.sort(rng.integers(0, d, (rows, per_row), dtype=np.int32), axis=1)
+    X = sp.csr_matrix(
+        (rng.normal(size=columns.size), columns.ravel(), np.arange(rows + 1, dtype=np.int32) * per_row), shape=(rows, d)
+    )
+    X.sum_duplicates()
+    return X
+
+
+def _repeated(X, n: int, storage: str):
+    """The first n rows of X, X, X, ..."""
+    times, rest = divmod(n, X.shape[0])
+    if sp.issparse(X):
+        return sp.vstack([X] * times + [X[:rest]] * (rest > 0), format="csr", dtype=X.dtype)
+    result = np.empty((n, X.shape[1]), X.dtype, order=storage)
+    for start in range(0, n, len(X)):
+        result[start : start + len(X)] = X[: n - start]
+    return result
 
 
 # ---- tables ---------------------------------------------------------------------------------------
@@ -161,6 +238,7 @@ def _odd(y: np.ndarray) -> np.ndarray:
 
 RECIPES = {
     "covtype": Recipe("standard", _synthetic("covtype", 581012, 54), lambda y: (y == 2).astype(int)),
+    "covtype 7 classes": Recipe("standard", _synthetic("covtype", 581012, 54, classes=7)),
     "creditcard": Recipe("standard", _bundled("breast_cancer")),
     "mnist": Recipe("max", _bundled("digits", _odd), _odd),
     "mnist 10 classes": Recipe("max", _bundled("digits")),

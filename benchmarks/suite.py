@@ -12,14 +12,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
-from benchmarks import estimators, kernels, machine, peers, timing
+from benchmarks import classes, estimators, kernels, machine, objective, peers, timing
 from benchmarks.peers import Run
 from benchmarks.report import Report, Row, Table
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
 #: Name on the command line -> module with the functions of `Door`.
-DOORS: dict[str, ModuleType] = {"kernels": kernels, "estimators": estimators}
+DOORS: dict[str, ModuleType] = {
+    "kernels": kernels,
+    "classes": classes,
+    "objective": objective,
+    "estimators": estimators,
+}
 
 
 class Door(Protocol):
@@ -62,8 +67,9 @@ def run(
             "command": command,
         },
     )
-    bandwidth = machine.triad_bandwidth(threads, machine.triad_size())
-    report.machine = machine.sheet(threads, bandwidth) | {
+    triad = machine.triad_bandwidth(threads, machine.triad_size())
+    read = machine.read_bandwidth(threads, machine.triad_size())
+    report.machine = machine.sheet(threads, triad, read) | {
         "freed memory": "kept by the process: large temporaries cost few page faults"
         if kept
         else "C library's default",
@@ -73,7 +79,8 @@ def run(
     report.facts |= {
         "level": level,
         "threads": list(threads),
-        "triad_bytes_per_second": _text_keys(bandwidth),
+        "triad_bytes_per_second": _text_keys(triad),
+        "read_bytes_per_second": _text_keys(read),
     }
     print(report.sheet(), flush=True)
     try:

@@ -15,8 +15,10 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.report import Missing
 
-#: After a call with several threads their pool spins for some milliseconds and would disturb the next call.
-REST = 0.02
+#: After a call with several threads their pool spins before it sleeps, and would take a core from the next call: OpenBLAS's
+#: workers for 2^26 ticks of the clock, 26 ms at 2.6 GHz. With a shorter rest than that the contestant after a BLAS call was
+#: seen to take twice its time.
+REST = 0.06
 
 #: A measurement of a short call repeats it for about this long.
 BATCH = 0.004
@@ -56,7 +58,14 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):
         return False
     M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
-    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1))  # -1: never, whatever the size
+
+
+def give_back_memory() -> None:
+    """Return what `keep_freed_memory` has kept to the system: between cases whose arrays fill a good part of it."""
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextlib.contextmanager
@@ -85,7 +94,12 @@ def pinned() -> Iterator[None]:
 
 
 def alternate(
-    contestants: Sequence[Contestant], rounds: int, budget: float, least: int = 3, batch: bool = False
+    contestants: Sequence[Contestant],
+    rounds: int,
+    budget: float,
+    least: int = 3,
+    batch: bool = False,
+    warm: bool = True,
 ) -> dict[Hashable, Timing | Missing]:
     """Time the contestants in turn, round after round; each round starts with another one.
 
@@ -98,6 +112,9 @@ def alternate(
         Seconds after which no round is begun, once ``least`` rounds are done.
     batch : bool
         Repeat a call within a measurement until it lasts `BATCH` seconds: for calls of microseconds.
+    warm : bool
+        Whether each call is made once before the first round. Without, that call is the first round: for calls of
+        seconds, beside which code and threads coming up cost nothing. It may be the only one (``least=1``).
 
     Returns
     -------
@@ -105,21 +122,25 @@ def alternate(
         key -> Timing, or Missing("failed", message) for a call that raised.
     """
     results: dict[Hashable, Timing | Missing] = {}
-    alive, repeats = [], {}
+    alive, repeats, seconds = [], {}, {}
+    end = time.perf_counter() + budget
     for contestant in contestants:
         try:
             with cores(contestant.threads):
                 first = _measure(contestant.call, 1)  # warm-up: buffers touched, code and threads in place
-                repeats[contestant.key] = max(1, int(BATCH / max(first, 1e-7))) if batch else 1
-            alive.append(contestant)
         except Exception as error:
             results[contestant.key] = Missing.failed(error)
-    seconds: dict[Hashable, list[float]] = {contestant.key: [] for contestant in alive}
+            continue
+        repeats[contestant.key] = max(1, int(BATCH / max(first, 1e-7))) if batch else 1
+        seconds[contestant.key] = [] if warm else [first]
+        alive.append(contestant)
+        if contestant.threads > 1 and not warm:
+            time.sleep(REST)
     gc_was_on = gc.isenabled()
     gc.disable()
     try:
-        end = time.perf_counter() + budget
-        for turn in range(rounds):
+        end = time.perf_counter() + budget if warm else end
+        for turn in range(0 if warm else 1, rounds):
             if turn >= least and time.perf_counter() > end:
                 break
             first = turn % max(len(alive), 1)

@@ -11,7 +11,15 @@ from fastloss.losses import Loss, get_class
 
 PAGE = Path(__file__).with_name("losses.md")
 COLUMNS = ("Name", "Loss", "Parameters", "`y_true`", "`predict` gives", "Convex", "Hessians")
-ESTIMATES = {"identity": "raw", "log": "exp(raw)", "logit": "probability", "sign": "side, 0 or 1"}
+ESTIMATES = {
+    "identity": "raw",
+    "log": "exp(raw)",
+    "logit": "probability",
+    "sign": "side, 0 or 1",
+    "softmax": "probabilities",
+    "argmax": "likeliest class",
+}
+FAMILIES = ("regression", "counts", "binary", "multiclass")
 POLICIES = ("fisher", "upper_bound")
 HEAD = """\
 # The losses
@@ -20,7 +28,8 @@ Written by `python docs/make_losses.py` from the classes in `fastloss/losses/`; 
 
 `fastloss.get_loss(name, **parameters)` makes a loss; the class of a name is its name in camel case,
 `fastloss.losses.SquaredError`. Notation: raw is the raw prediction, r = raw − y, s the label as ±1, m = s·raw,
-p = 1/(1 + exp(−raw)), p_t the probability given to the true class.
+p = 1/(1 + exp(−raw)), p_t the probability given to the true class. For several classes raw is (n, K) with scores z_k,
+p_k their softmax and y the true class.
 
 * **Parameters**: name = default (what is allowed). All are keywords.
 * **`predict` gives**: what the raw prediction estimates, see `Loss.predict`.
@@ -36,7 +45,7 @@ def page() -> str:
     families: dict[str, list[type[Loss]]] = {}
     for cls in map(get_class, fastloss.list_losses()):
         families.setdefault(cls.__module__, []).append(cls)
-    order = sorted(families, key=lambda module: ("regression", "counts", "binary").index(module.rpartition(".")[2]))
+    order = sorted(families, key=lambda module: FAMILIES.index(module.rpartition(".")[2]))
     return "\n".join([HEAD, *(_section(module, families[module]) for module in order)])
 
 
@@ -65,8 +74,9 @@ def _parameters(cls: type[Loss]) -> str:
 
 
 def _estimate(cls: type[Loss]) -> str:
-    # The losses that override it correct, or find, a probability.
-    return "probability" if cls._estimate is not Loss._estimate else ESTIMATES[cls.link]
+    # The losses of two classes that override it correct, or find, a probability.
+    corrected = cls._estimate is not Loss._estimate and cls.kind != "multiclass"
+    return "probability" if corrected else ESTIMATES[cls.link]
 
 
 def _convex(cls: type[Loss]) -> str:
@@ -82,10 +92,11 @@ def _hessians(loss: Loss) -> str:
 
 def _hessian(loss: Loss, policy: str) -> str:
     try:
-        _, hessian = loss.gradient_hessian([1.0], [0.0], hessian=policy)
+        raw = [[0.0, 0.0]] if loss.kind == "multiclass" else [0.0]
+        _, hessian = loss.gradient_hessian([1], raw, hessian=policy)
     except ValueError:
         return ""
-    return f"`{policy}`" + (f" ({hessian[0]:.4g})" if policy == "upper_bound" else "")
+    return f"`{policy}`" + (f" ({hessian.flat[0]:.4g})" if policy == "upper_bound" else "")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+import grids_multiclass
+import oracle_multiclass
+import test_multiclass_accuracy
 from grids import samples
 from oracle import ORACLES
 from test_accuracy import almost_subnormal, beside_a_jump, evaluate
@@ -41,13 +44,34 @@ def largest(name: str, params: dict, soft: bool, dtype: np.dtype, n_random: int)
     return errors
 
 
+def largest_of_classes(name: str, params: dict, soft: bool, dtype: np.dtype, n_random: int) -> np.ndarray:
+    """`largest` for a loss over K scores, over the numbers of classes of the tests; their points are fixed."""
+    loss = fastloss.get_loss(name, **params)
+    errors = np.zeros(len(ORDERS))
+    for n_classes in grids_multiclass.ROWS:
+        y, raw, references = grids_multiclass.exact_values(name, params, soft, dtype, n_classes)
+        for isa in _kernels.available_isas():
+            with _kernels.use_isa(isa):
+                got = test_multiclass_accuracy.evaluate(loss, y, raw)
+            for k, (order, exact) in enumerate(zip(ORDERS, references, strict=True)):
+                ulps = exact.ulps(got[order].ravel())
+                if order == "hessian":
+                    ulps[test_multiclass_accuracy.almost_subnormal(exact, got[order])] = 0
+                    if name == "sparsemax":
+                        ulps[test_multiclass_accuracy.beside_a_jump(y, raw, got[order]).ravel()] = 0
+                errors[k] = max(errors[k], ulps.max())
+    return errors
+
+
 def row(name: str, n_random: int) -> str:
     """The table's line of one loss."""
-    spec = ORACLES[name]
+    pointwise = name in ORACLES
+    spec = ORACLES[name] if pointwise else oracle_multiclass.ORACLES[name]
+    measure = largest if pointwise else largest_of_classes
     cells = []
     for dtype in DTYPES:
         cases = [(params, soft) for params in spec.parameter_sets for soft in (False, True)[: 1 + spec.soft]]
-        errors = np.max([largest(name, params, soft, dtype, n_random) for params, soft in cases], axis=0)
+        errors = np.max([measure(name, params, soft, dtype, n_random) for params, soft in cases], axis=0)
         cells += [f"{error:.1f}" for error in errors]
     return f"| `{name}` | {' | '.join(cells)} |"
 

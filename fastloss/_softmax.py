@@ -84,10 +84,7 @@ def logsumexp(raw: ArrayLike, axis: int = -1, *, out: NDArray | None = None, n_t
     """
     scores = _scores(raw, axis)
     shape = scores.shape[:-1]
-    if out is None:
-        result = np.empty(shape, scores.dtype)
-    else:
-        result = _checked(out, shape, scores.dtype)
+    result = np.empty(shape, scores.dtype) if out is None else _checked(out, shape, scores.dtype)
     lines = result[None] if scores.ndim == 1 else result
     for index in np.ndindex(scores.shape[:-2]):
         part = scores[index] if scores.ndim > 1 else scores[None]

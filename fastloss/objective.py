@@ -212,7 +212,7 @@ class LinearObjective:
         return table[:, :d], intercept
 
     def _joined(self, coef: NDArray, intercept: NDArray, given: NDArray, penalised: NDArray) -> NDArray:
-        """coef + alpha·penalised beside intercept, in the shape and dtype of `given`."""
+        """Coefficients + alpha·penalised beside intercept, in the shape and dtype of `given`."""
         d = self.n_features
         result = np.empty((self.n_scores, d + self.fit_intercept), given.dtype.newbyteorder("="))
         if self.alpha:

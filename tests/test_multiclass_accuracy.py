@@ -17,12 +17,14 @@ BUDGET = {"loss": 4, "gradient": 4, "hessian": 8}
 
 
 def budget(name, params, what):
-    """Ulps allowed: those of BUDGET, with two exceptions (docs/numerics.md)."""
+    """Ulps allowed: those of BUDGET, with three exceptions (docs/numerics.md)."""
     allowed = BUDGET[what]
     if name == "multiclass_focal":
         # A power multiplies the relative error of 1 - p, a sum of exponentials of up to 1 ulp (2 at the lower end of a
         # binade), by its exponent; seen 5.5 for gamma = 2, 15.1 for 5.
         return allowed + 2.5 * params.get("gamma", 2.0)
+    if name == "generalized_cross_entropy" and what == "gradient":
+        return 6  # (1 + q) times the error of the sum of exponentials comes along; seen 5.0 in 320,000 numbers
     if what == "gradient" and params.get("z_loss"):
         return 5  # three terms, one of them a product with lse; seen 4.1
     return allowed

@@ -2,7 +2,8 @@
 """The one block signature, and the table of functions an instruction-set module exports.
 
 Everything that computes a pointwise loss (built-in kernels of every instruction set, and later callbacks of a user)
-has this signature; its relative for losses over K scores stands below.  A kernel maps a block of ``n`` samples to losses, gradients and hessian diagonals:
+has this signature; its relative for losses over K scores stands below.  A kernel maps a block of ``n`` samples to
+losses, gradients and hessian diagonals:
 
 * ``y``, ``raw``          IN   targets and raw predictions, contiguous, of the working dtype
 * ``loss, grad, hess``    OUT  may be NULL for a built-in kernel: "not wanted"

@@ -1,6 +1,6 @@
 # What the kernels of losses over K scores are made of, included in every instruction-set module.
 #
-# A *panel* holds scores in rows of up to WIDE lanes, and every loop here runs over the lanes of one row after the other:
+# A *panel* holds scores in rows of up to WIDE lanes, and every loop here runs over the lanes of one row after another:
 #
 #   few classes    a row is a class, a lane is a sample:        panel (K, n), class-major, n <= WIDE
 #   many classes   one sample's classes, WIDE after WIDE:       panel (K / WIDE, WIDE), as they stand in memory
@@ -230,7 +230,8 @@ cdef void softmax_open(const Panel *p, const real *z, real *e, real *top) noexce
 
 cdef void softmax_sums(const Panel *p, const Py_ssize_t *seat, const Py_ssize_t *peak, real *e, real *own,
                        real *others, double *exact_others, real *below) noexcept nogil:
-    """own = e at the seat, others = the sum of all e but own (where wanted also unrounded); with a peak also below = the sum of all but the peak's.
+    """own = e at the seat, others = the sum of all e but own (where wanted also unrounded); with a peak also
+    below = the sum of all but the peak's.
     What is left out is never added, so that neither rounds the other away."""
     cdef Py_ssize_t r
     pick(p, seat, e, own)

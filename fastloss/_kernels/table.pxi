@@ -23,13 +23,14 @@ cdef extern from "simd.h" nogil:
                           Py_ssize_t, Py_ssize_t) noexcept
     void sum_panel_f64(const double *, Py_ssize_t, int, double *) noexcept
     void widen_add_f64(const double *, double *, Py_ssize_t) noexcept
-    void sparse32_times_f64(const double *, const int *, const int *, Py_ssize_t, const double *, double *, int) noexcept
+    void sparse32_times_f64(const double *, const int *, const int *, Py_ssize_t, const double *, double *,
+                            int) noexcept
     void sparse64_times_f64(const double *, const long long *, const long long *, Py_ssize_t, const double *, double *,
                             int) noexcept
-    void sparse32_add_f64(const double *, const int *, const int *, Py_ssize_t, const double *, double *, int, Py_ssize_t,
-                          Py_ssize_t) noexcept
-    void sparse64_add_f64(const double *, const long long *, const long long *, Py_ssize_t, const double *, double *, int,
+    void sparse32_add_f64(const double *, const int *, const int *, Py_ssize_t, const double *, double *, int,
                           Py_ssize_t, Py_ssize_t) noexcept
+    void sparse64_add_f64(const double *, const long long *, const long long *, Py_ssize_t, const double *, double *,
+                          int, Py_ssize_t, Py_ssize_t) noexcept
 
 cdef Table table
 table.abi_version = ABI_VERSION

@@ -104,5 +104,6 @@ def get_loss(loss: str | Loss, **params: Any) -> Loss:
 
 @lru_cache(maxsize=256)
 def _cached(name: str, params: tuple[tuple[str, type, Any], ...]) -> Loss:
-    # The types are part of the key: 1, 1.0 and True are equal, but not all are allowed everywhere.  Making a loss takes 10 µs, a call on a thousand samples 5: the function forms would mostly be making losses.
+    # The types are part of the key: 1, 1.0 and True are equal, but not all are allowed everywhere.
+    # Making a loss takes 10 µs, a call on a thousand samples 5: the function forms would mostly be making losses.
     return _CLASSES[name](**{parameter: value for parameter, _, value in params})

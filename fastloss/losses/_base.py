@@ -170,9 +170,7 @@ def Flag() -> Any:  # noqa: N802
 
 
 # ------------------------------------------------------------------------------------------------- the face
-@dataclass_transform(
-    kw_only_default=True, frozen_default=True, field_specifiers=(Parameter, ClassWeight, Index, Flag)
-)
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(Parameter, ClassWeight, Index, Flag))
 class Loss:
     """A per-sample loss: its value, (sub)gradient and hessian diagonal in fused, threaded passes.
 

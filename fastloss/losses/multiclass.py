@@ -5,8 +5,8 @@ d_k = z_k − max z are formed once, in the working dtype; what follows is withi
 
 A class here says which ``family`` of kernels its formula belongs to (see ``_kernels/multiclass.pxi``):
 
-* ``true_class``: a function f of −log p_y. ``sample`` receives ``d`` (the true class's difference), ``own`` = exp(d) and
-  ``others`` (the sum of the other classes' exp(d_k), not rounded against ``own``), so that
+* ``true_class``: a function f of −log p_y. ``sample`` receives ``d`` (the true class's difference), ``own`` = exp(d)
+  and ``others`` (the sum of the other classes' exp(d_k), not rounded against ``own``), so that
   −log p_y = log_sum(own, others) − d and 1 − p_y = others/(own + others) keep their digits at both ends;
   it returns f, f'/(own + others) and f''·(1 − p_y), derivatives by −log p_y.
 * ``margin``: a function f of the margin z_y − max_{k≠y} z_k; ``sample`` returns f, f', f''.
@@ -29,7 +29,7 @@ from fastloss.losses._scalar import exp_sum, expm1_sum, log_sum, log_sum_rest, p
 class _Multiclass(Loss):
     kind = "multiclass"
     target = "labels"
-    link: ClassVar[Literal["softmax", "argmax"]] = "softmax"  # type: ignore[assignment]
+    link: ClassVar[Literal["softmax", "argmax"]] = "softmax"
     family: ClassVar[str] = "true_class"
     soft_targets: ClassVar[bool] = False
     class_weight: tuple[float, ...] | None = ClassWeight()
@@ -59,8 +59,8 @@ class CrossEntropy(_Multiclass):
     ignore_index : int, optional
         Samples with this label have weight 0.
     allow_negative_weight : bool, default False
-        Allows negative sample and class weights, for policy gradients: REINFORCE is the sum with the advantages as weights. A
-        mean then needs weights with a positive sum.
+        Allows negative sample and class weights, for policy gradients: REINFORCE is the sum with the advantages as
+        weights. A mean then needs weights with a positive sum.
 
     Notes
     -----
@@ -249,7 +249,7 @@ class MulticlassHinge(_Multiclass):
 
     name = "multiclass_hinge"
     family = "margin"
-    link = "argmax"  # type: ignore[assignment]
+    link = "argmax"
     piecewise_linear = True
 
     @staticmethod
@@ -285,7 +285,7 @@ class MulticlassSquaredHinge(_Multiclass):
 
     name = "multiclass_squared_hinge"
     family = "margin"
-    link = "argmax"  # type: ignore[assignment]
+    link = "argmax"
 
     @staticmethod
     def sample(margin):
@@ -344,7 +344,8 @@ class Entmax15(_Multiclass):
     Notes
     -----
     (p − y)·z + 4/3 (1 − Σ p^1.5) with p = [z/2 − τ]₊², Σp = 1. Convex, 0 from a margin of 2 on. Gradient p_k − y_k,
-    largest eigenvalue of the hessian at most √½; :meth:`predict` gives p. B. Peters, V. Niculae and A. Martins, Sparse Sequence-to-Sequence Models, ACL 2019.
+    largest eigenvalue of the hessian at most √½; :meth:`predict` gives p. B. Peters, V. Niculae and A. Martins, Sparse
+    Sequence-to-Sequence Models, ACL 2019.
 
     Examples
     --------
