@@ -39,8 +39,8 @@ class Plan:
     named: tuple[Case, ...]
     every: tuple[tuple[int, int], ...] = ()
     rounds: int = 7
-    least: int = 2
-    budget: float = 2.0  # seconds per case, beyond the least number of rounds
+    least: int = 3
+    budget: float = 1.5  # seconds per case, beyond the least number of rounds
     points: int = 400  # samples whose error is measured ...
     numbers: int = 20_000  # ... and of their scores at most about that many: each exact value takes 0.1 ms
 
@@ -72,13 +72,6 @@ def cases(plan: Plan) -> list[Case]:
 
 def measure(case: Case, plan: Plan, run: Run) -> list[Row]:
     """One row per number of threads."""
-    try:
-        return _measure(case, plan, run)
-    finally:
-        timing.give_back_memory()  # a case may take some gigabytes, in arrays of another size than the next one's
-
-
-def _measure(case: Case, plan: Plan, run: Run) -> list[Row]:
     loss = fastloss.get_loss(case.loss)
     y, raw = problems.class_arrays(case.n, case.classes, case.dtype)
     implementations, absent = implementations_of(case.loss, loss.params, run.peers)
@@ -165,15 +158,15 @@ def tables(rows: list[Row], plan: Plan, run: Run) -> list[Table]:
 
 def _notes(rows: list[Row], plan: Plan, run: Run) -> list[str]:
     lines = [
-        f"ms: median of up to {plan.rounds} alternating runs in one process (fewer when a case takes long; JSON has each "
-        "run). ratio: the peer's time / fastloss's. M logits/s: million scores a second. Scores in C order, labels int64 "
-        "(scikit-learn: of the scores' dtype).",
+        f"ms: median of up to {plan.rounds} alternating runs in one process (fewer when a case takes long; JSON has "
+        "each run). ratio: the peer's time / fastloss's. M logits/s: million scores a second. Scores in C order, "
+        "labels int64 (scikit-learn: of the scores' dtype).",
         "triad: bytes moved per second (scores read, gradient written) as a share of the triad a = b + s*c of "
-        f"{machine.triad_size():.0e} float64, timed in the same rounds on as many cores; blank where the arrays may stay "
-        "in cache.",
-        "ulp: largest error of loss / gradient per sample against the exact value (mpmath), in units in the last place, "
-        f"over up to {plan.points} samples (for many classes fewer: some {plan.numbers} scores; half of them those with "
-        "the smallest and largest margins).",
+        f"{machine.triad_size():.0e} float64, timed in the same rounds on as many cores; blank where the arrays may "
+        "stay in cache.",
+        "ulp: largest error of loss / gradient per sample against the exact value (mpmath), in units in the last "
+        f"place, over up to {plan.points} samples (for many classes fewer: some {plan.numbers} scores; half of them "
+        "those with the smallest and largest margins).",
         ". ".join(f"{peer.NAME}: {peer.KERNEL_NOTE}" for peer in (peer_fastloss, *run.peers)) + ".",
         "The timed call's result is checked in the same run; one that differs is shown as failed.",
     ]

@@ -49,7 +49,7 @@ class Triad:
 
 
 class Read:
-    """What memory can deliver when nothing is written: x·x of n float64 numbers, by BLAS on as many cores as it gets."""
+    """Reading without writing: x·x of n float64 numbers, by BLAS on as many cores as it is given."""
 
     def __init__(self, n: int):
         self.x = np.full(n, 1.0)

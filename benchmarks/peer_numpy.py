@@ -200,7 +200,7 @@ def _against(y, raw):
     return sign, sign * raw
 
 
-# ---- several classes: per-sample losses; scale times their gradients go to ``out``, of raw's shape, the only large array
+# ---- several classes: per-sample losses; scale times their gradients go to ``out``, of raw's shape too
 
 
 def cross_entropy(y, raw, out, scale):
@@ -214,13 +214,13 @@ def cross_entropy(y, raw, out, scale):
 def multiclass_focal(y, raw, out, scale, gamma):
     at = np.arange(len(y)), y
     own, e, total = _exponentials(at, raw, out)
-    others = out.sum(axis=1) if gamma else total
-    out[at] = e
+    out[at] = 0
+    others = out.sum(axis=1)
     loss = np.log(total) - own
     hit, miss = e / total, others / total
     slope = scale * (miss**gamma + gamma * hit * miss ** (gamma - 1) * loss)
     out *= (slope / total)[:, None]
-    out[at] = -slope * miss if gamma else out[at] - slope
+    out[at] = -slope * miss
     return miss**gamma * loss
 
 
@@ -282,7 +282,7 @@ def entmax15(y, raw, out, scale):
 
 
 def _exponentials(at, raw, out):
-    """Exponentials of the scores, by their largest, into ``out``; that score and exponential of the class, and the sum."""
+    """Exponentials of the scores less their largest, into ``out``: the class's score and exponential, and the sum."""
     np.subtract(raw, raw.max(axis=1, keepdims=True), out=out)
     own = out[at]
     np.exp(out, out=out)

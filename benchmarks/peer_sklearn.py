@@ -1,7 +1,4 @@
-"""scikit-learn: its private ``sklearn._loss`` for the kernels, its private ``LinearModelLoss`` for the objective,
-
-LogisticRegression, SGDClassifier and SGDRegressor.
-"""
+"""scikit-learn: its private ``sklearn._loss`` and ``LinearModelLoss`` for calls, its estimators for fits."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from sklearn._loss import loss as sk
 from sklearn.linear_model import LogisticRegression, SGDClassifier, SGDRegressor
 from sklearn.linear_model._linear_loss import LinearModelLoss
 
-from benchmarks.peers import Minimum, NotAvailable
+from benchmarks.peers import Minimum, NotAvailable, Output
 
 NAME = "scikit-learn"
 KERNEL_NOTE = "per-sample losses and gradients, into preallocated arrays (averaging is not charged to it)"
@@ -44,6 +41,7 @@ class _Kernel:
 
     def __init__(self, loss, note):
         self.function, self.loss_note = loss.loss_gradient, note
+        self.loss, self.gradient = Output(), Output()
 
     def bind(self, y, raw, n_threads):
         """``loss_gradient`` into preallocated arrays; there is no call for the mean, so it is not charged."""
@@ -51,13 +49,13 @@ class _Kernel:
             self.function,
             y,
             raw,
-            loss_out=np.empty_like(raw),
-            gradient_out=np.empty_like(raw),
+            loss_out=self.loss.like(raw),
+            gradient_out=self.gradient.like(raw),
             n_threads=n_threads or 1,
         )
 
     def per_sample(self, y, raw):
-        return self.bind(y, raw, 1)()
+        return self.function(y, raw)
 
 
 class _Multinomial:
@@ -66,18 +64,22 @@ class _Multinomial:
     threaded = True
     loss_note = ""
 
+    def __init__(self):
+        self.loss, self.gradient = Output(), Output()
+
     def bind(self, y, raw, n_threads):
+        y = y.astype(raw.dtype)
         return partial(
             sk.HalfMultinomialLoss(n_classes=raw.shape[1]).loss_gradient,
-            y.astype(raw.dtype),
+            y,
             raw,
-            loss_out=np.empty(len(raw), raw.dtype),
-            gradient_out=np.empty_like(raw),
+            loss_out=self.loss.like(y),
+            gradient_out=self.gradient.like(raw),
             n_threads=n_threads or 1,
         )
 
     def per_sample(self, y, raw):
-        return self.bind(y, raw, 1)()
+        return sk.HalfMultinomialLoss(n_classes=raw.shape[1]).loss_gradient(y.astype(raw.dtype), raw)
 
 
 def kernel(loss, params):

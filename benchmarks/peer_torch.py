@@ -47,6 +47,7 @@ class _Kernel:
 
     def __init__(self, function, params):
         self.function, self.params = function, params
+        self.bound = None
 
     def _tensors(self, y, raw):
         return torch.from_numpy(y), torch.from_numpy(raw).requires_grad_()
@@ -58,7 +59,9 @@ class _Kernel:
         return loss.detach().numpy(), raw.grad.numpy()
 
     def bind(self, y, raw, n_threads):
-        y, raw = self._tensors(y, raw)
+        if self.bound is None or self.bound[0] is not raw:
+            self.bound = raw, self._tensors(y, raw)  # one gradient for all numbers of threads
+        y, raw = self.bound[1]
 
         def mean_and_gradient():
             torch.set_num_threads(n_threads or torch.get_num_threads())

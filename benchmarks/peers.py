@@ -21,6 +21,22 @@ class NotAvailable(Exception):  # noqa: N818 - an absence, not an error
     """The peer does not offer this; the message says what is missing. Shown as n/a."""
 
 
+class Output:
+    """The array that the timed calls of one kernel write to, whatever their number of threads.
+
+    They never run side by side, and on a virtual machine the first touch of a gigabyte was seen to take two seconds.
+    """
+
+    def __init__(self) -> None:
+        self._array: np.ndarray | None = None
+
+    def like(self, array: np.ndarray) -> np.ndarray:
+        """The same uninitialised array for every call with an array of that shape and dtype."""
+        if self._array is None or (self._array.shape, self._array.dtype) != (array.shape, array.dtype):
+            self._array = np.empty_like(array)
+        return self._array
+
+
 class Kernel(Protocol):
     """One loss of one implementation: values to check and a call to time, both from the same function.
 
@@ -40,7 +56,7 @@ class Kernel(Protocol):
         """The call to time; output buffers are allocated here.
 
         It returns mean loss and gradient of the mean or, where the peer has no such call, per-sample loss and
-        gradient (then the first result is an array).
+        gradient (then the first result is an array). Calls bound for different numbers of threads may share buffers.
         """
 
 

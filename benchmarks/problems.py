@@ -105,15 +105,20 @@ def class_points(classes: int, count: int, dtype: str) -> tuple[np.ndarray, np.n
     Half of them at random, the rest where the label's score is furthest below the best other one, and furthest above.
     """
     y, raw = _class_block(classes, dtype)
-    at = np.arange(len(y)), y
-    others = raw.copy()
-    others[at] = -np.inf
-    order = np.argsort(raw[at] - others.max(axis=1), kind="stable")
+    order = np.argsort(margins(y, raw), kind="stable")
     ends = min(count, len(y)) // 4
     middle = order[ends : len(order) - ends]
     random = np.random.default_rng(1).choice(middle, min(max(count - 2 * ends, 0), len(middle)), replace=False)
     chosen = np.unique(np.concatenate([order[:ends], order[len(order) - ends :], random]))
     return y[chosen], raw[chosen]
+
+
+def margins(y: np.ndarray, raw: np.ndarray) -> np.ndarray:
+    """By how much the label's score exceeds the best other one."""
+    at = np.arange(len(y)), y
+    others = raw.copy()
+    others[at] = -np.inf
+    return raw[at] - others.max(axis=1)
 
 
 # ---- linear models --------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.report import Missing
 
-#: After a call with several threads their pool spins before it sleeps, and would take a core from the next call: OpenBLAS's
-#: workers for 2^26 ticks of the clock, 26 ms at 2.6 GHz. With a shorter rest than that the contestant after a BLAS call was
-#: seen to take twice its time.
+#: After a call with several threads their pool spins before it sleeps, and takes a core from the next call: OpenBLAS's
+#: workers for 2^26 ticks of the clock, 26 ms at 2.6 GHz. With a shorter rest the contestant after a BLAS call was seen
+#: to take twice its time.
 REST = 0.06
 
 #: A measurement of a short call repeats it for about this long.
@@ -59,13 +59,6 @@ def keep_freed_memory() -> bool:
         return False
     M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1))  # -1: never, whatever the size
-
-
-def give_back_memory() -> None:
-    """Return what `keep_freed_memory` has kept to the system: between cases whose arrays fill a good part of it."""
-    gc.collect()
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextlib.contextmanager
