@@ -385,7 +385,7 @@ def _fit_notes(plan: Plan, run: Run) -> list[str]:
         "s: the whole fit from the table and its labels, checks and set-up included, median of up to "
         f"{plan.fit_rounds} alternating fits in one process (of seconds each: one). ratio: the peer's time / ours.",
         "Both sides: SciPy's L-BFGS-B from zero, with the same stopping rule (gtol, ftol=64 eps, maxls=50, at most "
-        f"{plan.iterations} iterations); fastloss: minimize(LinearObjective(...)), scikit-learn: "
+        f"{plan.iterations} iterations); fastloss: LinearObjective(...).minimize(), scikit-learn: "
         "LogisticRegression(C=1/(alpha n), tol=gtol), whose products are BLAS's and whose loss is on one core.",
         "objective: mean loss + alpha/2 |coef|^2 on the training rows, by the NumPy code in float64 from the "
         f"coefficients. ours above: relative; over {WITHIN:.0e} is shown as failed.",

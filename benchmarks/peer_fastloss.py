@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from scipy.optimize import minimize
 
 import fastloss
 from benchmarks.peers import Minimum, Output
@@ -65,7 +64,7 @@ def logistic(X, y, alpha, gtol, iterations, n_threads):
         classes, labels = np.unique(y, return_inverse=True)
         loss = "log_loss" if len(classes) == 2 else "cross_entropy"
         function = fastloss.LinearObjective(X, labels, loss, alpha=alpha, n_threads=n_threads)
-        found = minimize(function, np.zeros(function.size), jac=True, method="L-BFGS-B", options=options)
+        found = function.minimize(start=np.zeros(function.size), options=options)
         coef, intercept = function.unpack(found.x)
         return Minimum(np.atleast_2d(coef), np.atleast_1d(intercept), found.nit, found.nit < iterations)
 

@@ -6,6 +6,7 @@ What is right comes from `slow_linear`, with bounds on the rounding error of the
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import threadpoolctl
 from bits import bits
 from oracle import ORACLES
 from scipy.optimize import minimize
@@ -550,6 +551,39 @@ def optimum(found, method):
     result = minimize(found, found.initial, jac=True, hessp=hessp, method=method, options=METHODS[method])
     assert np.max(np.abs(found(result.x)[1])) < 1e-6
     return result
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_minimize_is_scipys(table_of_labels, method):
+    """The same iterates as a plain call, hessian products included."""
+    X, y = table_of_labels
+    found = fastloss.LinearObjective(X, y, "log_loss", alpha=1e-2)
+    plain = optimum(found, method)
+    ours = found.minimize(method, options=METHODS[method])
+    np.testing.assert_allclose(ours.x, plain.x, rtol=1e-9, atol=1e-12)
+    assert ours.nit == plain.nit
+    start = np.full(found.size, 0.1)
+    assert found.minimize(method, start=start, options={"maxiter": 1}).nit <= 1
+
+
+def test_minimize_gives_blas_its_threads_back(table_of_labels):
+    X, y = table_of_labels
+    found, seen = fastloss.LinearObjective(X, y, "log_loss", alpha=1e-2), []
+
+    def blas_threads():
+        return [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+
+    before = blas_threads()
+    found.minimize(callback=lambda w: seen.append(blas_threads()))
+    assert blas_threads() == before
+    assert set(map(tuple, seen)) == {(1,) * len(before)}
+
+
+@pytest.fixture(scope="module")
+def table_of_labels():
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(300, 4))
+    return X, (X @ [1.0, -1.0, 0.5, 0.0] + rng.normal(size=300) > 0).astype(int)
 
 
 @pytest.fixture(scope="module")

@@ -93,6 +93,7 @@ cdef enum:
     FEWER_CHUNKS = 8            # accumulators of more than FEWER_FROM numbers
     FEWER_FROM = 100000
     SHARED_FROM = 1000000
+    THREADS_FROM = 1 << 23
     SPARSE_WORK = 1 << 27
     SLAB_WORK = 1 << 28         # multiply-adds between two looks at pending signals: some 10 ms
     LEAST_BLOCK = 8             # rows of a kernel's call
@@ -822,7 +823,7 @@ cdef class Linear:
         if not shared:
             chunks = FEWER_CHUNKS if g_size > FEWER_FROM else CHUNKS
             chunks = min(chunks, (plan.n + plan.rows - 1) // plan.rows)
-        threads = resolve_threads(self.n_threads, 1 << 30 if shared else self.useful_threads(&plan, chunks))
+        threads = resolve_threads(self.n_threads, 1 << 30 if shared else self.most_threads(&plan, chunks))
         g = np.zeros((chunks, g_size))
         start(results, chunks)
         memory = <char *>malloc(threads * plan.worker_bytes + 64)
@@ -838,9 +839,13 @@ cdef class Linear:
             free(memory)
         return self.collected(&plan, g, results, chunks)
 
-    cdef Py_ssize_t useful_threads(self, const Plan *plan, Py_ssize_t chunks):
-        """A thread for every 2^16 multiply-adds or so (30 µs), at most one per chunk."""
-        return min(chunks, plan.n * (row_work(plan) + 16 * plan.K) >> 16)
+    cdef Py_ssize_t most_threads(self, const Plan *plan, Py_ssize_t chunks):
+        """One per chunk; where nobody asked for a number, one for what takes less than 2 ms or so.  A team of threads
+        can wait 10 ms for a core on which a BLAS thread, woken by the optimiser, still spins: with a 1/2 ms evaluation
+        (a9a, 2 cores) a fit took 10 times as long with two threads as with one."""
+        if self.n_threads is None and plan.n * (row_work(plan) + 64 * plan.K) < THREADS_FROM:
+            return 1
+        return chunks
 
     cdef tuple packed(self, tuple model):
         """Coefficients as panels and intercepts, in the working dtype."""
