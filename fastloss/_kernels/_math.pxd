@@ -226,6 +226,15 @@ cdef inline real exp(real x) noexcept nogil:
     return scale_by_exp2(<real>1 + _exp_tail(_without_multiple(x, k)), k)
 
 
+cdef inline real exp_fall(real x) noexcept nogil:
+    """exp(x) for x <= 0, to the bit, a sixth cheaper: 2^k is 2^(k + 32) (2^(k + 64)), which is normal, times a constant."""
+    cdef real cut = fmax(x, <real>-104.5 if real is float else <real>-746.0)
+    cdef real k = _log2_multiple(cut)
+    cdef real high = <real>32 if real is float else <real>64
+    cdef real low = <real>2.3283064365386963e-10 if real is float else <real>5.421010862427522e-20
+    return ((<real>1 + _exp_tail(_without_multiple(cut, k))) * exp2_integer(k + high)) * low
+
+
 cdef inline real exp_sum(real high, real low) noexcept nogil:
     """exp(high + low) for |low| of the order of ulp(high): for arguments that are products or quotients, whose own
     rounding error an exponential would magnify by their size.  Where high alone decides (0, inf), low is ignored."""

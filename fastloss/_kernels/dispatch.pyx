@@ -78,6 +78,14 @@ cdef extern from *:
     #define fastloss_stream(to, from, bytes) memcpy((to), (from), (size_t)(bytes))
     #define fastloss_stream_end() ((void)0)
     #endif
+    /* Into L2: what is read next. */
+    static void fastloss_fetch(const char *from, Py_ssize_t bytes) {
+    #if defined(__GNUC__) || defined(__clang__)
+        const char *end = from + bytes;
+        for (; from < end; from += 64) __builtin_prefetch(from, 0, 2);
+        __asm__ volatile("");       /* gcc takes a function that only prefetches for one without effect */
+    #endif
+    }
     static int fastloss_has_avx2(void) { return FASTLOSS_SUPPORTS("avx2") && FASTLOSS_SUPPORTS("fma"); }
     static int fastloss_has_avx512(void) {
         return fastloss_has_avx2() && FASTLOSS_SUPPORTS("avx512f") && FASTLOSS_SUPPORTS("avx512dq")
@@ -100,6 +108,7 @@ cdef extern from *:
     const bint FASTLOSS_STREAMS
     void fastloss_stream(char *to, const char *source, Py_ssize_t bytes) noexcept nogil
     void fastloss_stream_end() noexcept nogil
+    void fastloss_fetch(const char *source, Py_ssize_t nbytes) noexcept nogil
     bint fastloss_has_avx2() noexcept nogil
     bint fastloss_has_avx512() noexcept nogil
 

@@ -225,7 +225,7 @@ cdef void softmax_open(const Panel *p, const real *z, real *e, real *top) noexce
         at = z + row * p.lanes
         to = e + row * p.lanes
         for j in range(lanes_of(p, row)):
-            to[j] = exp(below_top(at[j], top[j]))
+            to[j] = exp_fall(below_top(at[j], top[j]))
 
 
 cdef void softmax_sums(const Panel *p, const Py_ssize_t *seat, const Py_ssize_t *peak, real *e, real *own,
