@@ -227,7 +227,8 @@ cdef inline real exp(real x) noexcept nogil:
 
 
 cdef inline real exp_fall(real x) noexcept nogil:
-    """exp(x) for x <= 0, to the bit, a sixth cheaper: 2^k is 2^(k + 32) (2^(k + 64)), which is normal, times a constant."""
+    """exp(x) for x <= 0, to the bit, a sixth cheaper: 2^k is 2^(k + 32) (2^(k + 64)), a normal number, times a
+    constant."""
     cdef real cut = fmax(x, <real>-104.5 if real is float else <real>-746.0)
     cdef real k = _log2_multiple(cut)
     cdef real high = <real>32 if real is float else <real>64
