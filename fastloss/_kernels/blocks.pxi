@@ -348,7 +348,7 @@ cdef Py_ssize_t run_score_block(const Job *job, Py_ssize_t first, Py_ssize_t row
     # The next block's scores, while this one is computed: 1e6 x 10 float64 2.21 -> 2.03 ns per score, float32 1.37 ->
     # 1.21.  Long rows are streams that the hardware follows by itself.
     if job.lanes and job.raw.row == K * <Py_ssize_t>sizeof(real) and first + rows < job.n:
-        fastloss_fetch(job.raw.data + (first + rows) * job.raw.row, min(rows, job.n - first - rows) * job.raw.row)
+        fetch(job.raw.data + (first + rows) * job.raw.row, min(rows, job.n - first - rows) * job.raw.row)
     accepted = compute_scores(job, first, rows, raw, loss, grad, hess, scratch, result)
     if accepted != n:
         return accepted

@@ -4,6 +4,19 @@ cimport numpy as cnp
 
 from fastloss._kernels.abi cimport MAX_PARAMS, LossKernels, ScoreKernels, Table
 
+cdef extern from *:
+    """
+    /* Into L2: what is read next. */
+    static inline void fastloss_fetch(const char *from, Py_ssize_t bytes) {
+    #if defined(__GNUC__) || defined(__clang__)
+        const char *end = from + bytes;
+        for (; from < end; from += 64) __builtin_prefetch(from, 0, 2);
+        __asm__ volatile("");       /* gcc takes a function that only prefetches for one without effect */
+    #endif
+    }
+    """
+    void fetch "fastloss_fetch"(const char *source, Py_ssize_t nbytes) noexcept nogil
+
 ctypedef fused real:
     float
     double
@@ -82,8 +95,9 @@ cdef class Kernel:
     cdef list names, values         # of the parameters, as given
     cdef int lost32, lost64         # a parameter the dtype cannot hold, or -1
     cdef void *data
-    cdef const Table *table         # the table `found` was looked up in
+    cdef const Table *table         # the table `found` (K scores: `found_scores`) was looked up in
     cdef const LossKernels *found
+    cdef const ScoreKernels *found_scores
     cdef readonly bint scores       # a loss over K scores; the rest is for these
     cdef readonly bint soft_targets
     cdef bint signed_weights

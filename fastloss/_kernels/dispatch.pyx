@@ -78,14 +78,6 @@ cdef extern from *:
     #define fastloss_stream(to, from, bytes) memcpy((to), (from), (size_t)(bytes))
     #define fastloss_stream_end() ((void)0)
     #endif
-    /* Into L2: what is read next. */
-    static void fastloss_fetch(const char *from, Py_ssize_t bytes) {
-    #if defined(__GNUC__) || defined(__clang__)
-        const char *end = from + bytes;
-        for (; from < end; from += 64) __builtin_prefetch(from, 0, 2);
-        __asm__ volatile("");       /* gcc takes a function that only prefetches for one without effect */
-    #endif
-    }
     static int fastloss_has_avx2(void) { return FASTLOSS_SUPPORTS("avx2") && FASTLOSS_SUPPORTS("fma"); }
     static int fastloss_has_avx512(void) {
         return fastloss_has_avx2() && FASTLOSS_SUPPORTS("avx512f") && FASTLOSS_SUPPORTS("avx512dq")
@@ -108,7 +100,6 @@ cdef extern from *:
     const bint FASTLOSS_STREAMS
     void fastloss_stream(char *to, const char *source, Py_ssize_t bytes) noexcept nogil
     void fastloss_stream_end() noexcept nogil
-    void fastloss_fetch(const char *source, Py_ssize_t nbytes) noexcept nogil
     bint fastloss_has_avx2() noexcept nogil
     bint fastloss_has_avx512() noexcept nogil
 
@@ -289,12 +280,18 @@ cdef class Kernel:
         self.signed_weights = signed_weights
 
     cdef const ScoreKernels *score_kernels(self):
-        cdef bytes name = self.name.encode()
+        cdef bytes name
         cdef Py_ssize_t k
-        for k in range(_active.n_scores):
-            if <bytes>_active.scores[k].name == name:
-                return &_active.scores[k]
-        raise RuntimeError(f"no kernel named {self.name!r} was built: rebuild fastloss")
+        if self.table != _active:
+            name = self.name.encode()
+            for k in range(_active.n_scores):
+                if <bytes>_active.scores[k].name == name:
+                    self.table = _active
+                    self.found_scores = &_active.scores[k]
+                    break
+            else:
+                raise RuntimeError(f"no kernel named {self.name!r} was built: rebuild fastloss")
+        return self.found_scores
 
     cdef const LossKernels *kernels(self):
         cdef bytes name
@@ -649,6 +646,9 @@ cdef Kernel _softmax_kernel(bint logarithm):
     return kernel
 
 
+cdef tuple _SOFTMAX = (_softmax_kernel(False), _softmax_kernel(True))
+
+
 def softmax(raw_prediction, bint logarithm, out=None, lse_out=None, n_threads=None):
     """Softmax of the rows of an (n, K) array, or its logarithm; with lse_out (n,) also their logsumexp."""
     cdef cnp.ndarray raw = _real_array(raw_prediction, "raw")
@@ -656,7 +656,7 @@ def softmax(raw_prediction, bint logarithm, out=None, lse_out=None, n_threads=No
     cdef int type_number = cnp.NPY_FLOAT32 if single else cnp.NPY_FLOAT64
     cdef cnp.ndarray result = None
     cdef cnp.ndarray lse = None
-    cdef Kernel kernel = _softmax_kernel(logarithm)
+    cdef Kernel kernel = _SOFTMAX[logarithm]
     cdef Job job
     cdef Outcome outcome
     if lse_out is not None:

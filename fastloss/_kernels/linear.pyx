@@ -44,6 +44,7 @@ from fastloss._kernels.dispatch cimport (
     bind_targets,
     check_data,
     compute,
+    fetch,
     lay_out,
     load,
     no_mean,
@@ -58,19 +59,6 @@ from fastloss._kernels.dispatch cimport (
 
 cdef extern from "Python.h":
     const Py_ssize_t PY_SSIZE_T_MAX
-
-cdef extern from *:
-    """
-    /* Into L2: the lines of a tile that is read next but one. */
-    static inline void fastloss_fetch(const char *from, Py_ssize_t bytes) {
-    #if defined(__GNUC__) || defined(__clang__)
-        const char *end = from + bytes;
-        for (; from < end; from += 64) __builtin_prefetch(from, 0, 2);
-        __asm__ volatile("");       /* gcc takes a function that only prefetches for one without effect */
-    #endif
-    }
-    """
-    void fetch "fastloss_fetch"(const char *source, Py_ssize_t nbytes) noexcept nogil
 
 cnp.import_array()
 
@@ -791,7 +779,7 @@ cdef class Linear:
         coef : ndarray (K, d), float64
         intercept : ndarray (K,), float64
         """
-        cdef Plan plan = self.plan
+        cdef Plan plan
         cdef Job job
         cdef Py_ssize_t g_size, chunks = 1
         cdef ChunkResult results[CHUNKS]
