@@ -1,0 +1,71 @@
+"""Checks of the estimators' arguments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_array
+
+
+def check_real(name: str, value: Any, low: float = -math.inf, *, above: bool = False) -> None:
+    """`value` must be a finite real number >= low, or > low when `above`."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    if not math.isfinite(value) or value < low or (above and value == low):
+        wanted = "finite" if low == -math.inf else f"{'>' if above else '>='} {low:g} and finite"
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")
+
+
+def check_int(name: str, value: Any, low: int) -> None:
+    """`value` must be an integer >= low."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < low:
+        raise ValueError(f"{name} must be >= {low}, got {value!r}")
+
+
+def check_bool(name: str, value: Any) -> None:
+    """`value` must be True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
+def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
+    """`value` must be one of `choices`."""
+    if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def check_sample_weight(sample_weight: Any, n: int) -> np.ndarray | None:
+    """Weights as an array of float64 (whatever X's dtype: 1e-60 is a weight, not zero); None stays None."""
+    if sample_weight is None:
+        return None
+    if isinstance(sample_weight, Real):
+        sample_weight = np.full(n, sample_weight, dtype=np.float64)
+    weight = check_array(
+        sample_weight, accept_sparse=False, ensure_2d=False, dtype=np.float64, order="C", input_name="sample_weight"
+    )
+    if weight.ndim != 1:
+        raise ValueError(f"sample_weight must be 1D array or scalar, got shape {weight.shape}")
+    if weight.shape[0] != n:
+        raise ValueError(f"sample_weight has {weight.shape[0]} elements, X has {n} rows")
+    if (weight < 0).any():
+        i = int(np.argmax(weight < 0))
+        raise ValueError(f"sample_weight[{i}] = {weight[i]!r} is negative; weights must be >= 0")
+    if not weight.any():
+        raise ValueError("Sample weights must contain at least one non-zero number: all of sample_weight is zero")
+    return weight
+
+
+def start_values(name: str, init: Any, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """A fresh array of start values: a copy of `init`, or zeros."""
+    if init is None:
+        return np.zeros(shape, dtype=dtype)
+    values = check_array(init, ensure_2d=False, allow_nd=True, dtype=dtype, order="C", copy=True, input_name=name)
+    if values.size != math.prod(shape) or (values.ndim > 1 and len(shape) > 1 and values.shape != shape):
+        raise ValueError(f"{name} has shape {values.shape}, which does not fit X and y: expected {shape}")
+    return values.reshape(shape)
