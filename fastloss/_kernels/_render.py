@@ -1,6 +1,6 @@
 """Build step: the loss classes' formulas (Python) become typed kernels (Cython).
 
-A loss is written once, as a class in ``fastloss/losses/``.  Four of its static methods are formulas in a small subset
+A loss is written once, as a class in ``fastloss/losses/``.  Five of its static methods are formulas in a small subset
 of Python; this module reads them with :mod:`ast` (nothing is imported or run) and writes, for each loss, loops over a
 block with the one block signature of ``abi.pxd``, generic in float32/float64.  ``setup.py`` compiles the result once
 for each instruction set.
@@ -52,7 +52,7 @@ FUNCTIONS = {
 }
 BINARY = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 COMPARE = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
-FORMULAS = ("sample", "fisher", "domain", "constant")
+FORMULAS = ("sample", "fisher", "domain", "constant", "proximal_slope")
 # What `sample` describes: a score and its target; a function of -log p_y of a softmax; a function of the margin.
 # Losses over K scores of no such form name a function of ``multiclass.pxi`` by their own name ("panel").
 FAMILIES = ("pointwise", "true_class", "margin", "panel")
@@ -241,6 +241,7 @@ def render(blocks: list[Block]) -> str:
     parts = ["# Rendered by fastloss/_kernels/_render.py from the classes in fastloss/losses/. Do not edit.\n"]
     pointwise = [block for block in blocks if block.family == "pointwise"]
     scores = [block for block in blocks if block.family != "pointwise"]
+    envelopes: list[Block] = []
     for block in blocks:
         parts.append(f"\n# {'-' * 60} {block.name}")
         parts += _point_functions(block)
@@ -248,11 +249,15 @@ def render(blocks: list[Block]) -> str:
             parts.append(_kernel(block))
             if "fisher" in block.formulas:
                 parts.append(_fisher_kernel(block))
+            if "proximal_slope" in block.formulas:
+                envelope = _envelope(block)
+                envelopes.append(envelope)
+                parts += [_envelope_function(block), _kernel(envelope)]
         else:
             parts.append(_score_kernels(block))
     functions = [Block("softmax", "panel", ["logarithm"], {})]  # not losses, but of the same form
     parts += [_score_kernels(block) for block in functions]
-    parts.append(_table(pointwise))
+    parts.append(_table([*pointwise, *envelopes]))
     parts.append(_score_table([*scores, *functions]))
     return "\n".join(parts)
 
@@ -362,6 +367,41 @@ def _loop(block: Block, wanted: tuple[str, ...]) -> list[str]:
         value = f"{block.name}_stage_{name}({', '.join([arguments, *held[:k]])})"
         lines += ["            for i in range(size):", f"                {held[k]} = {value}"]
     return [*lines, "            for i in range(size):", f"                {sample}", "            at += size"]
+
+
+def _envelope(block: Block) -> Block:
+    """A loss's Moreau envelope min over p of loss(p) + (raw - p)**2 / (2 step), as a loss with one more parameter."""
+    sample = block.formulas["sample"]
+    if sample.stages:
+        raise FormulaError(f"{block.name}: a loss with a proximal_slope has no stages")
+    formulas = {"sample": Formula([*sample.arguments, "step"], {}, [], [], [])}
+    formulas |= {kind: block.formulas[kind] for kind in ("domain",) if kind in block.formulas}
+    return Block(f"{block.name}_moreau", "pointwise", [*block.parameters, "step"], formulas)
+
+
+def _envelope_function(block: Block) -> str:
+    """The envelope of a single sample: its slope is the loss's at the proximal point, raw - step * slope."""
+    name, sample = block.name, block.formulas["sample"]
+    moved = _call(block, "sample", {"raw": "raw_ - step_ * slope"})
+    lines = [
+        f"cdef inline void {name}_moreau_sample({_arguments(sample)}, real step_, real *loss, real *grad, real *hess)"
+        " noexcept nogil:",
+        f"    cdef real slope = {name}_proximal_slope({_call(block, 'proximal_slope', {})})",
+        "    cdef real value, grad_there, hess_there",
+        f"    {name}_sample({moved}, &value, &grad_there, &hess_there)",
+        "    loss[0] = value + <real>0.5 * step_ * slope * slope",
+        "    grad[0] = slope",
+        "    # at a kink the slope lies between the two of the loss, and the envelope is a parabola",
+        "    hess[0] = select(fabs(slope - grad_there) > <real>1e-3 * fabs(slope), 1 / step_,",
+        "                     hess_there / (1 + step_ * hess_there))",
+    ]
+    if "domain" in block.formulas:
+        lines += [
+            "",
+            f"cdef inline bint {name}_moreau_domain({_arguments(block.formulas['domain'])}) noexcept nogil:",
+            f"    return {name}_domain({_call(block, 'domain', {})})",
+        ]
+    return "\n".join([*lines, ""])
 
 
 def _fisher_kernel(block: Block) -> str:

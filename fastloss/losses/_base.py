@@ -244,6 +244,23 @@ class Loss:
             )
         return kernel
 
+    def _envelope(self, step: float) -> dispatch.Kernel:
+        """Compiled Moreau envelope, min over p of loss(p) + (raw − p)²/(2 step); needs a `proximal_slope`.
+
+        Its gradient is the loss's slope at the proximal point: the implicit gradient step of length `step`.
+        """
+        formula = {n: spec for n, spec in self.parameters.items() if isinstance(spec, ParameterSpec)}
+        values = {n: self.params[n] for n in formula}
+        single, double = ([spec.encode(values[n], dtype) for n, spec in formula.items()] for dtype in FLOATS)
+        return dispatch.Kernel(
+            f"{self.name}_moreau",
+            self.target,
+            self.kind == "binary",
+            [*single, step],
+            [*double, step],
+            {**values, "step": step},
+        )
+
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"{type(self).__name__} is immutable; make a new one: {type(self).__name__}({name}=...)")
 

@@ -127,6 +127,11 @@ class Hinge(_HardLabels):
         m = s * raw
         return 0.0 if m >= 1.0 else 1.0 - m, -s if m < 1.0 else (0.0 if m >= 1.0 else m), unless_nan(m, 0.0)
 
+    @staticmethod
+    def proximal_slope(y, raw, step):
+        s = 1.0 if y > 0.0 else -1.0
+        return -s * max(0.0, min(1.0, (1.0 - s * raw) / step))
+
 
 class SquaredHinge(_HardLabels):
     """Squared hinge loss, max(0, 1 − m)².
@@ -151,6 +156,11 @@ class SquaredHinge(_HardLabels):
         m = s * raw
         d = 0.0 if m >= 1.0 else 1.0 - m
         return d * d, -2.0 * s * d, unless_nan(m, 2.0 if m < 1.0 else 0.0)
+
+    @staticmethod
+    def proximal_slope(y, raw, step):
+        s = 1.0 if y > 0.0 else -1.0
+        return -s * (2.0 * max(0.0, 1.0 - s * raw) / (1.0 + 2.0 * step))
 
     def curvature(self) -> float:
         return 2.0
@@ -192,6 +202,11 @@ class SmoothHinge(_HardLabels):
         hess = unless_nan(m, 1.0 / gamma if m < 1.0 and d <= gamma else 0.0)
         return share * (d - 0.5 * c), -s * share, hess
 
+    @staticmethod
+    def proximal_slope(y, raw, step, gamma):
+        s = 1.0 if y > 0.0 else -1.0
+        return -s * max(0.0, min(1.0, (1.0 - s * raw) / (gamma + step)))
+
     def curvature(self) -> float:
         return 1.0 / self.gamma
 
@@ -224,6 +239,11 @@ class ModifiedHuber(_HardLabels):
         grad = 0.0 if m >= 1.0 else (-2.0 * s * d if quadratic else (-4.0 * s if m < -1.0 else m))
         return loss, grad, unless_nan(m, 2.0 if quadratic and m < 1.0 else 0.0)
 
+    @staticmethod
+    def proximal_slope(y, raw, step):
+        s = 1.0 if y > 0.0 else -1.0
+        return -s * max(0.0, min(4.0, 2.0 * (1.0 - s * raw) / (1.0 + 2.0 * step)))
+
     def curvature(self) -> float:
         return 2.0
 
@@ -253,6 +273,11 @@ class Perceptron(_HardLabels):
         s = 1.0 if y > 0.0 else -1.0
         m = s * raw
         return 0.0 if m >= 0.0 else -m, -s if m <= 0.0 else (0.0 if m > 0.0 else m), unless_nan(m, 0.0)
+
+    @staticmethod
+    def proximal_slope(y, raw, step):
+        s = 1.0 if y > 0.0 else -1.0
+        return -s * max(0.0, min(1.0, -s * raw / step))
 
 
 class Exponential(_HardLabels):

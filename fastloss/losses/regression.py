@@ -54,6 +54,10 @@ class SquaredError(Loss):
         r = raw - y
         return 0.5 * r * r, r, unless_nan(r, 1.0)
 
+    @staticmethod
+    def proximal_slope(y, raw, step):
+        return (raw - y) / (1.0 + step)
+
     def curvature(self) -> float:
         return 1.0
 
@@ -79,6 +83,10 @@ class AbsoluteError(Loss):
     def sample(y, raw):
         r = raw - y
         return abs(r), sign(r), unless_nan(r, 0.0)
+
+    @staticmethod
+    def proximal_slope(y, raw, step):
+        return max(-1.0, min(1.0, (raw - y) / step))
 
 
 class Huber(Loss):
@@ -110,6 +118,10 @@ class Huber(Loss):
         a = abs(r)
         c = delta if a > delta else a
         return c * (a - 0.5 * c), copysign(c, r), unless_nan(r, 1.0 if a <= delta else 0.0)
+
+    @staticmethod
+    def proximal_slope(y, raw, step, delta):
+        return max(-delta, min(delta, (raw - y) / (1.0 + step)))
 
     def curvature(self) -> float:
         return 1.0
@@ -397,6 +409,10 @@ class Quantile(Loss):
         loss = -quantile * r if r < 0.0 else (1.0 - quantile) * r
         return loss, -quantile if r < 0.0 else (1.0 - quantile if r > 0.0 else r), unless_nan(r, 0.0)
 
+    @staticmethod
+    def proximal_slope(y, raw, step, quantile):
+        return max(-quantile, min(1.0 - quantile, (raw - y) / step))
+
 
 class SmoothQuantile(Loss):
     """Smoothed quantile loss, |quantile − 1{u < 0}| · huber_delta(u) / delta with u = y − raw.
@@ -433,6 +449,12 @@ class SmoothQuantile(Loss):
         hess = unless_nan(r, side / delta if a <= delta else 0.0)
         return side * (share * (a - 0.5 * c)), side * copysign(share, r), hess
 
+    @staticmethod
+    def proximal_slope(y, raw, step, quantile, delta):
+        r = raw - y
+        weight = quantile if r < 0.0 else 1.0 - quantile
+        return weight * max(-1.0, min(1.0, r / (delta + step * weight)))
+
     def curvature(self) -> float:
         return max(self.quantile, 1 - self.quantile) / self.delta
 
@@ -464,6 +486,12 @@ class Expectile(Loss):
         r = raw - y
         side = expectile if r < 0.0 else 1.0 - expectile
         return 0.5 * side * r * r, side * r, unless_nan(r, side)
+
+    @staticmethod
+    def proximal_slope(y, raw, step, expectile):
+        r = raw - y
+        weight = expectile if r < 0.0 else 1.0 - expectile
+        return weight * r / (1.0 + step * weight)
 
     def curvature(self) -> float:
         return max(self.expectile, 1 - self.expectile)
@@ -498,6 +526,11 @@ class EpsilonInsensitive(Loss):
         a = abs(r)
         return 0.0 if a <= epsilon else a - epsilon, 0.0 if a <= epsilon else sign(r), unless_nan(r, 0.0)
 
+    @staticmethod
+    def proximal_slope(y, raw, step, epsilon):
+        r = raw - y
+        return copysign(max(0.0, min(1.0, (abs(r) - epsilon) / step)), r)
+
 
 class SquaredEpsilonInsensitive(Loss):
     """Squared epsilon-insensitive loss, max(0, |r| − epsilon)².
@@ -527,6 +560,11 @@ class SquaredEpsilonInsensitive(Loss):
         a = abs(r)
         d = 0.0 if a <= epsilon else a - epsilon
         return d * d, copysign(2.0 * d, r), unless_nan(r, 2.0 if a > epsilon else 0.0)
+
+    @staticmethod
+    def proximal_slope(y, raw, step, epsilon):
+        r = raw - y
+        return copysign(2.0 * max(0.0, abs(r) - epsilon) / (1.0 + 2.0 * step), r)
 
     def curvature(self) -> float:
         return 2.0
@@ -560,6 +598,11 @@ class Mape(Loss):
         r = raw - y
         scale = max(abs(y), epsilon)
         return abs(r) / scale, sign(r) / scale, unless_nan(r / scale, 0.0)
+
+    @staticmethod
+    def proximal_slope(y, raw, step, epsilon):
+        steepest = 1.0 / max(abs(y), epsilon)
+        return max(-steepest, min(steepest, (raw - y) / step))
 
 
 class Msle(Loss):
