@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
+from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.utils import compute_class_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 
+from fastloss._kernels.sgd import check_targets
 from fastloss.linear_model.base import BaseSGD
-from fastloss.linear_model.checks import start_values
+from fastloss.linear_model.problem import Problem
 from fastloss.losses import Loss, list_losses
 
 # Regression losses that are of use on targets -1 and +1 (scikit-learn's classifier offers the same four).
 CLASSIFIER_REGRESSION_LOSSES = ("squared_error", "huber", "epsilon_insensitive", "squared_epsilon_insensitive")
 
+# Binary losses whose formula holds for a probability as target.
+SOFT_BINARY_LOSSES = ("log_loss", "focal")
+
 # squared_hinge could give (raw + 1)/2, but scikit-learn's classifier does not, and scorers and ensembles take another
 # path where predict_proba exists.
 WITHOUT_PROBABILITY = ("squared_hinge",)
+
+# How far rows of class probabilities may be from a sum of 1.
+SUM_TOLERANCE = 1e-3
 
 
 def _has_probability(estimator: SGDLossClassifier) -> bool:
     """For `available_if`: names the loss when it has none."""
     loss = estimator._make_loss()
-    only_the_side = loss.link == "sign" and type(loss)._estimate is Loss._estimate
-    if loss.kind != "binary" or only_the_side or loss.name in WITHOUT_PROBABILITY:
-        raise AttributeError(f"{type(estimator).__name__} has no probabilities with loss={estimator.loss!r}")
+    only_the_side = loss.link in ("sign", "argmax") and type(loss)._estimate is Loss._estimate
+    if loss.kind == "multiclass":
+        only_the_side = loss.link == "argmax"
+    if loss.kind == "regression" or only_the_side or loss.name in WITHOUT_PROBABILITY:
+        raise AttributeError(f"probability estimates are not available for loss={estimator.loss!r}")
     return True
 
 
@@ -112,6 +125,7 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
         *,
         penalty="l2",
         alpha=0.0001,
+        l1_ratio=0.15,
         fit_intercept=True,
         max_iter=1000,
         tol=1e-3,
@@ -124,13 +138,19 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
         learning_rate="optimal",
         eta0=0.01,
         power_t=0.5,
+        early_stopping=False,
+        validation_fraction=0.1,
         n_iter_no_change=5,
         class_weight=None,
+        warm_start=False,
+        average=False,
+        batch_size=1,
         n_threads=None,
     ):
         self.loss = loss
         self.penalty = penalty
         self.alpha = alpha
+        self.l1_ratio = l1_ratio
         self.fit_intercept = fit_intercept
         self.max_iter = max_iter
         self.tol = tol
@@ -143,33 +163,44 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
         self.learning_rate = learning_rate
         self.eta0 = eta0
         self.power_t = power_t
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.class_weight = class_weight
+        self.warm_start = warm_start
+        self.average = average
+        self.batch_size = batch_size
         self.n_threads = n_threads
+
+    _passive_loss = "hinge"
 
     @staticmethod
     def _loss_names() -> tuple[str, ...]:
-        return (*list_losses("binary"), *CLASSIFIER_REGRESSION_LOSSES)
+        return (*list_losses("binary"), *CLASSIFIER_REGRESSION_LOSSES, *list_losses("multiclass"))
 
     @staticmethod
     def _accepts(loss: Loss) -> bool:
-        return loss.kind == "binary" or loss.name in CLASSIFIER_REGRESSION_LOSSES
+        return loss.kind in ("binary", "multiclass") or loss.name in CLASSIFIER_REGRESSION_LOSSES
 
-    def fit(self, X, y, coef_init=None, intercept_init=None, sample_weight=None):
+    def fit(self, X, y, coef_init=None, intercept_init=None, sample_weight=None, *, classes=None):
         """Train on X and y from scratch, or from given start values.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Dense rows or CSR (other sparse formats are converted); float32 and float64 are used as they are.
-        y : array-like of shape (n_samples,)
-            Class labels: numbers, strings or anything `numpy.unique` sorts; at least two classes.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            Class labels: numbers, strings or anything `numpy.unique` sorts; at least two classes.  With "log_loss",
+            "focal" (two classes) and "cross_entropy" also probabilities of the classes, a row of which sums to 1; with
+            the first two also the probability of the second class alone, if any is strictly between 0 and 1.
         coef_init : array-like of the shape of `coef_`, default=None
-            Start values of the coefficients; None: zeros.
+            Start values of the coefficients; None: zeros, or with `warm_start` those of the last fit.
         intercept_init : array-like of the shape of `intercept_`, default=None
-            Start values of the intercepts; None: zeros.
+            Start values of the intercepts; None: likewise.
         sample_weight : array-like of shape (n_samples,), default=None
             Factors >= 0 on the samples' steps; not in the objective that `tol` looks at.
+        classes : array-like of shape (n_classes,), default=None
+            Labels of the columns of y, when y holds probabilities; None: 0, 1, ...
 
         Returns
         -------
@@ -187,35 +218,131 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
         """
         self._check_parameters()
         loss = self._make_loss()
-        X, y = self._check_training_data(X, y)
-        check_classification_targets(y)
-        classes, codes = np.unique(y, return_inverse=True)
-        if len(classes) < 2:
-            raise ValueError(f"y must hold at least two classes, got one class: {classes[0]!r}")
-        positive = [1] if len(classes) == 2 else list(range(len(classes)))
-        coef = start_values("coef_init", coef_init, (len(positive), X.shape[1]), X.dtype)
-        intercept = start_values("intercept_init", intercept_init, (len(positive),), X.dtype)
-        progress = self._train(
-            X,
-            codes.astype(np.int32, copy=False),
-            sample_weight,
-            coef,
-            intercept,
-            loss=loss,
-            positive=positive,
-            class_weight=self._model_weights(classes, y),
-        )
-        self._store(progress, X.shape[0], loss, coef_=coef, intercept_=intercept, classes_=classes)
+        X, y = self._check_labels(loss, X, y, first=True)
+        sample_weight = self._check_weight(sample_weight, X.shape[0], allow_zero=False)
+        if _is_soft(loss, y):
+            labels = _soft_classes(y, classes)
+            counts = _class_masses(y)
+        else:
+            if classes is not None:
+                raise ValueError("classes is for y of class probabilities; it is found from labels")
+            check_classification_targets(y)
+            labels, y = np.unique(y, return_inverse=True)
+            counts = np.bincount(y, minlength=len(labels))
+        if len(labels) < 2:
+            raise ValueError(f"y must hold at least two classes, got one class: {labels[0]!r}")
+        problem = self._make_problem(loss, X, y, labels, counts, sample_weight)
+        self._fit_problem(problem, coef_init, intercept_init, classes_=labels, _class_counts=counts)
         return self
 
-    def _model_weights(self, classes: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """(negative, positive) weight for every model; one-vs-rest weighs only its own class."""
-        weight = compute_class_weight(self.class_weight, classes=classes, y=y)
-        if not (np.isfinite(weight).all() and (weight >= 0).all()):
-            raise ValueError(f"class_weight must be >= 0 and finite, got {self.class_weight!r}")
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Train one epoch on a batch, on from where the last call ended.
+
+        ``class_weight="balanced"`` weighs by the counts of all batches so far.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            A batch.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            Labels, or probabilities as in `fit`.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that will ever occur; needed in the first call.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Factors >= 0 on the samples' steps; all zero: nothing is learnt.
+
+        Returns
+        -------
+        self : SGDLossClassifier
+
+        Raises
+        ------
+        ValueError
+            Bad parameter or data (the message names it), or the coefficients overflowed.
+        """
+        first = not hasattr(self, "coef_")
+        if first and classes is None:
+            raise ValueError("classes must be passed on the first call to partial_fit.")
+        self._check_parameters(streaming=True)
+        loss = self._make_loss()
+        labels = np.unique(classes) if first else self.classes_
+        if not first and classes is not None and not np.array_equal(labels, np.unique(classes)):
+            raise ValueError(f"classes={classes!r} is not the same as on the last call to partial_fit: {labels!r}")
+        if len(labels) < 2:
+            raise ValueError(f"classes must hold at least two classes, got {classes!r}")
+        X, y = self._check_labels(loss, X, y, first=first)
+        sample_weight = self._check_weight(sample_weight, X.shape[0], allow_zero=True)
+        counts = np.zeros(len(labels)) if first else self._class_counts
+        if _is_soft(loss, y):
+            if _soft_classes(y, None).shape != labels.shape:
+                raise ValueError(f"y must have a probability for each of the {len(labels)} classes, got {y.shape}")
+            counts = counts + _class_masses(y)
+        else:
+            y = _codes(y, labels)
+            counts = counts + np.bincount(y, minlength=len(labels))
+        problem = self._make_problem(loss, X, y, labels, counts, sample_weight)
+        self._partial_fit_problem(problem, classes_=labels, _class_counts=counts)
+        return self
+
+    def _check_labels(self, loss: Loss, X: Any, y: Any, *, first: bool) -> tuple[Any, NDArray[Any]]:
+        """X and y for training, y still labels or probabilities."""
+        soft = np.ndim(y) == 2 and np.shape(y)[1] > 1 and _takes_probabilities(loss)
+        return self._check_training_data(X, y, first=first, multi_output=soft, y_numeric=soft)
+
+    def _make_problem(
+        self,
+        loss: Loss,
+        X: Any,
+        y: NDArray[Any],
+        classes: NDArray[Any],
+        counts: NDArray[Any],
+        sample_weight: NDArray[np.float64] | None,
+    ) -> Problem:
+        """The training problem for class codes, or probabilities, y."""
+        soft = y.dtype.kind == "f"
+        factors = self._class_factors(classes, counts)
+        y = np.ascontiguousarray(y, dtype=X.dtype) if soft else y.astype(np.int32, copy=False)
+        if loss.kind == "multiclass":
+            return Problem(X, y, (loss,), len(classes), _joint_weight(loss, y, factors, sample_weight))
         if len(classes) == 2:
-            return weight.reshape(1, 2)
-        return np.column_stack([np.ones(len(classes)), weight])
+            weight = None if (factors == 1).all() else factors.reshape(1, 2)
+            if not soft:
+                return Problem(X, y, (loss,), 1, sample_weight, positive=(1,), class_weight=weight)
+            y = y if y.ndim == 1 else np.ascontiguousarray(y[:, 1])
+            check_targets(loss._kernel, y)
+            return Problem(X, y, (loss,), 1, sample_weight, class_weight=weight, soft=True)
+        # one-vs-rest weighs only a model's own class
+        weight = None if (factors == 1).all() else np.column_stack([np.ones(len(classes)), factors])
+        return Problem(
+            X, y, (loss,), len(classes), sample_weight, positive=tuple(range(len(classes))), class_weight=weight
+        )
+
+    def _class_factors(self, classes: NDArray[Any], counts: NDArray[Any]) -> NDArray[np.float64]:
+        """The weight of every class."""
+        if isinstance(self.class_weight, str) and self.class_weight == "balanced":
+            # a class that did not occur yet has no samples to weigh
+            return counts.sum() / (len(classes) * np.where(counts > 0, counts, counts.sum() / len(classes)))
+        factors = compute_class_weight(self.class_weight, classes=classes, y=classes)
+        if not (np.isfinite(factors).all() and (factors >= 0).all()):
+            raise ValueError(f"class_weight must be >= 0 and finite, got {self.class_weight!r}")
+        return factors
+
+    def _validation_rows(self, problem: Problem) -> NDArray[np.intp]:
+        y = problem.targets
+        if y.dtype != np.int32:
+            y = y.argmax(axis=1) if y.ndim == 2 else y > 0.5
+        splitter = StratifiedShuffleSplit(test_size=self.validation_fraction, random_state=self.random_state)
+        return next(splitter.split(np.zeros((len(y), 1)), y))[1]
+
+    def _validation_scores(self, problem: Problem, raw: NDArray[Any]) -> NDArray[np.float64]:
+        y = problem.targets
+        if problem.joint:
+            right = (raw.argmax(axis=1) == (y.argmax(axis=1) if y.ndim == 2 else y))[:, None]
+        elif problem.positive is None:
+            right = (raw > 0) == (y > 0.5)[:, None]
+        else:
+            right = (raw > 0) == (y[:, None] == np.array(problem.positive))
+        return np.average(right, axis=0, weights=problem.sample_weight)
 
     def decision_function(self, X):
         """Raw scores.
@@ -227,9 +354,12 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
         Returns
         -------
         scores : ndarray of shape (n_samples,) or (n_samples, n_classes)
-            With two classes, above 0 means ``classes_[1]``.  In X's dtype.
+            With two classes, above 0 means ``classes_[1]`` (a multiclass loss: the difference of its two scores).  In
+            X's dtype.
         """
         scores = self._scores(X)
+        if scores.shape[1] == 2:
+            return scores[:, 1] - scores[:, 0]
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
     def predict(self, X):
@@ -258,17 +388,20 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
         Returns
         -------
         probability : ndarray of shape (n_samples, n_classes)
-            Rows sum to 1.  With more than two classes the one-vs-rest probabilities, divided by their sum (all zero:
-            uniform).  In X's dtype.
+            Rows sum to 1.  With more than two classes and a binary loss the one-vs-rest probabilities, divided by their
+            sum (all zero: uniform).  In X's dtype.
         """
         scores = self._scores(X)
+        loss = self._losses[0]
+        if loss.kind == "multiclass":
+            return loss.predict(scores)
         probability = np.empty((len(scores), len(self.classes_)), dtype=scores.dtype)
         if scores.shape[1] == 1:
-            probability[:, 1] = self._fitted_loss.predict(np.ascontiguousarray(scores[:, 0]))
+            probability[:, 1] = loss.predict(np.ascontiguousarray(scores[:, 0]))
             probability[:, 0] = 1 - probability[:, 1]
             return probability
         for k in range(scores.shape[1]):
-            probability[:, k] = self._fitted_loss.predict(np.ascontiguousarray(scores[:, k]))
+            probability[:, k] = loss.predict(np.ascontiguousarray(scores[:, k]))
         total = probability.sum(axis=1, keepdims=True)
         probability[total[:, 0] == 0] = 1
         return probability / np.where(total == 0, len(self.classes_), total)
@@ -287,3 +420,68 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
         """
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba(X))
+
+
+def _takes_probabilities(loss: Loss) -> bool:
+    return loss.name in SOFT_BINARY_LOSSES or getattr(loss, "soft_targets", False)
+
+
+def _is_soft(loss: Loss, y: NDArray[Any]) -> bool:
+    """Whether y holds probabilities, not labels."""
+    if y.ndim == 2:
+        return True
+    if loss.name not in SOFT_BINARY_LOSSES or y.dtype.kind != "f":
+        return False
+    return bool(((y > 0) & (y < 1)).any() and ((y >= 0) & (y <= 1)).all())
+
+
+def _soft_classes(y: NDArray[Any], classes: Any) -> NDArray[Any]:
+    """Labels of the columns of y, once y is seen to be probabilities."""
+    n_classes = y.shape[1] if y.ndim == 2 else 2
+    if y.ndim == 2:
+        sums = y.sum(axis=1)
+        bad = ~((y >= 0).all(axis=1) & (np.abs(sums - 1) <= SUM_TOLERANCE))
+        if bad.any():
+            i = int(np.argmax(bad))
+            raise ValueError(f"y[{i}] = {y[i]} must be probabilities of the classes: >= 0, with a sum of 1")
+    labels = np.arange(n_classes) if classes is None else np.asarray(classes)
+    if labels.shape != (n_classes,):
+        raise ValueError(f"classes must have a label for each of the {n_classes} columns of y, got {classes!r}")
+    return labels
+
+
+def _class_masses(y: NDArray[Any]) -> NDArray[np.float64]:
+    """How many samples of each class probabilities amount to."""
+    if y.ndim == 2:
+        return y.sum(axis=0, dtype=np.float64)
+    positive = y.sum(dtype=np.float64)
+    return np.array([len(y) - positive, positive])
+
+
+def _codes(y: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
+    """Positions of labels among sorted classes."""
+    check_classification_targets(y)
+    codes = np.searchsorted(classes, y)
+    codes[codes == len(classes)] = 0
+    unknown = classes[codes] != y
+    if unknown.any():
+        i = int(np.argmax(unknown))
+        raise ValueError(f"y[{i}] = {y[i]!r} is not in classes, {classes!r}")
+    return codes
+
+
+def _joint_weight(
+    loss: Loss, y: NDArray[Any], factors: NDArray[np.float64], sample_weight: NDArray[np.float64] | None
+) -> NDArray[np.float64] | None:
+    """Sample weights with the classes' weights, the estimator's and the loss's, multiplied in."""
+    own = loss.params["class_weight"]
+    if loss.params["ignore_index"] is not None:
+        raise ValueError(f"loss={loss!r} has an ignore_index; leave those rows out of X and y instead")
+    if own is not None:
+        if len(own) != len(factors):
+            raise ValueError(f"loss={loss!r} has {len(own)} class weights, y has {len(factors)} classes")
+        factors = factors * own
+    if (factors == 1).all():
+        return sample_weight
+    weight = y @ factors if y.ndim == 2 else factors[y]
+    return weight if sample_weight is None else weight * sample_weight
