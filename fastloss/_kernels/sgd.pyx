@@ -633,7 +633,8 @@ cdef struct Tiles:
     Py_ssize_t *rows            # the order's next rows
 
 
-cdef void batch_losses(const Task *task, const Model *model, const Tiles *tiles, Py_ssize_t n, floating like
+cdef void batch_losses(
+    const Task *task, const Model *model, const Tiles *tiles, Py_ssize_t n, floating like
 ) noexcept nogil:
     """Losses and gradients of a batch, by kernel calls on at most a block."""
     cdef Py_ssize_t first = 0, count, at, most = max(<Py_ssize_t> BLOCK // task.width, 1)

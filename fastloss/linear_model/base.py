@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from fastloss._kernels.sgd import Trainer
 from fastloss.linear_model import schedules
 from fastloss.linear_model.checks import (
     check_bool,
@@ -36,6 +37,21 @@ ROWS: dict[str, Any] = {
 
 LEARNING_RATES = ("constant", "optimal", "invscaling", "adaptive", *PASSIVE)
 PENALTIES = ("l2", "l1", "elasticnet", None)
+
+# With these, early stopping ends after the same number of epochs as in scikit-learn 1.9, which scores the coefficients
+# before their scale (the shrinkage by the L2 penalty so far) is multiplied in, with log_loss against labels of which it
+# never finds a negative one.  Other losses have nobody to agree with, and get the score of the model.
+SCIKIT_LEARN_LOSSES = (
+    "hinge",
+    "squared_hinge",
+    "perceptron",
+    "log_loss",
+    "modified_huber",
+    "squared_error",
+    "huber",
+    "epsilon_insensitive",
+    "squared_epsilon_insensitive",
+)
 
 # Which estimator parameter feeds which parameter of a loss given by name; `loss_params` overrides.
 PARAMETER_SOURCES = {
@@ -201,7 +217,7 @@ class BaseSGD(BaseEstimator):
             progress = schedules.train(problem, state, self, max_iter=1)
         self._store(progress, state, problem, **attributes)
 
-    def _hold_out(self, problem: Problem) -> tuple[NDArray[np.intp], Any]:
+    def _hold_out(self, problem: Problem) -> tuple[NDArray[np.intp], Callable[[Trainer], NDArray[np.float64]]]:
         """The rows left for training, and the function that scores a model on the others."""
         n, weight = problem.X.shape[0], problem.sample_weight
         held_out = np.zeros(n, dtype=bool)
@@ -214,7 +230,15 @@ class BaseSGD(BaseEstimator):
         if weight is not None and not weight[rows].any():
             raise ValueError("sample_weight is zero for all rows that the validation set leaves for training")
         validation = problem.take(others)
-        return rows, lambda coef, intercept: self._validation_scores(validation, validation.raw(coef, intercept))
+        compatible = problem.losses[0].name in SCIKIT_LEARN_LOSSES
+
+        def validate(trainer: Trainer) -> NDArray[np.float64]:
+            coef, intercept = trainer.snapshot()
+            if compatible:
+                coef = trainer.coefficients()
+            return self._validation_scores(validation, validation.raw(coef, intercept))
+
+        return rows, validate
 
     def _store(self, progress: list[Progress], state: State, problem: Problem, **attributes: Any) -> None:
         """Set the attributes of a finished fit, all together."""
@@ -224,8 +248,9 @@ class BaseSGD(BaseEstimator):
         self._state = state
         self._losses = problem.losses
         for name in ("_standard_coef", "_standard_intercept", "_average_coef", "_average_intercept"):
-            vars(self).pop(name, None)
-        coef, intercept = state.coef, state.intercept
+            self.__dict__.pop(name, None)
+        coef: Any = state.coef
+        intercept: Any = state.intercept
         if self.average:
             # under the names of scikit-learn, which subclasses of its estimators use
             self._standard_coef, self._standard_intercept = state.coef, state.intercept
@@ -241,7 +266,8 @@ class BaseSGD(BaseEstimator):
 
     # -- sparse coefficients -----------------------------------------------------------------------------------
     def _dense_coef(self) -> NDArray[Any]:
-        return self.coef_.toarray() if sp.issparse(self.coef_) else self.coef_
+        coef: Any = self.coef_
+        return coef.toarray() if sp.issparse(coef) else coef
 
     def sparsify(self):
         """Make `coef_` a CSR matrix: smaller, and faster to predict with, where most of it is zero.

@@ -17,10 +17,11 @@ def check_real(
     """`value` must be a finite real number >= low (> low when `above`) and <= high (< high when `below`)."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name} must be a real number, got {value!r}")
-    if not math.isfinite(value) or value < low or (above and value == low):
+    number = float(value)
+    if not math.isfinite(number) or number < low or (above and number == low):
         wanted = "finite" if low == -math.inf else f"{'>' if above else '>='} {low:g} and finite"
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
-    if value > high or (below and value == high):
+    if number > high or (below and number == high):
         raise ValueError(f"{name} must be {'<' if below else '<='} {high:g}, got {value!r}")
 
 
@@ -71,5 +72,5 @@ def start_values(name: str, init: Any, shape: tuple[int, ...], dtype: Any) -> np
         return np.zeros(shape, dtype=dtype)
     values = check_array(init, ensure_2d=False, allow_nd=True, dtype=dtype, order="C", copy=True, input_name=name)
     if values.size != math.prod(shape) or (values.ndim > 1 and len(shape) > 1 and values.shape != shape):
-        raise ValueError(f"Provided {name} does not match dataset: it has shape {values.shape}, expected {shape}")
+        raise ValueError(f"Provided {name} does not match dataset: {name} has shape {values.shape}, expected {shape}")
     return values.reshape(shape)

@@ -43,21 +43,27 @@ def _has_probability(estimator: SGDLossClassifier) -> bool:
 
 
 class SGDLossClassifier(ClassifierMixin, BaseSGD):
-    """Linear classifier trained by stochastic gradient descent, with any binary loss.
+    """Linear classifier trained by stochastic gradient descent, with any binary or multiclass loss.
 
-    Minimises ``mean(loss(y, X @ coef + intercept)) + alpha/2 * ||coef||**2`` one sample at a time.  With more than two
-    classes it trains one model per class against all others (one-vs-rest).  The parameters are those of scikit-learn's
-    ``SGDClassifier``; with ``shuffle=False`` float64 coefficients follow it to rounding on dense data.
+    Minimises ``mean(loss(y, X @ coef + intercept)) + penalty``.  With more than two classes and a binary loss it trains
+    one model per class against all others (one-vs-rest), all in the same passes over X; a multiclass loss sees the
+    scores of all classes.  The parameters are those of scikit-learn's ``SGDClassifier``; with ``shuffle=False`` float64
+    coefficients follow it to rounding.  Different, on CSR data: the L1 penalty also reaches the coefficients a row does
+    not touch, so that CSR and dense data give the same result, and `tol` looks at the right norm.
 
     Parameters
     ----------
     loss : str or Loss, default="hinge"
-        A binary loss (see ``fastloss.list_losses("binary")``), or one of "squared_error", "huber",
-        "epsilon_insensitive", "squared_epsilon_insensitive", which then see targets -1 and +1.
-    penalty : {"l2", None}, default="l2"
-        Whether ``alpha/2 * ||coef||**2`` is added to the objective.  The intercept is never penalised.
+        A binary loss (see ``fastloss.list_losses("binary")``); a multiclass one, for instance "cross_entropy"
+        (multinomial logistic regression); or one of "squared_error", "huber", "epsilon_insensitive",
+        "squared_epsilon_insensitive", which then see targets -1 and +1.
+    penalty : {"l2", "l1", "elasticnet", None}, default="l2"
+        "l2" adds ``alpha/2 * ||coef||**2`` to the objective, "l1" ``alpha * sum(|coef|)``, which makes coefficients
+        exactly zero, "elasticnet" a mixture of both.  The intercept is never penalised.
     alpha : float, default=0.0001
         Strength of the penalty, >= 0; also sets the step size of ``learning_rate="optimal"`` (then > 0).
+    l1_ratio : float or None, default=0.15
+        Share of "l1" in "elasticnet", 0 to 1; else ignored.
     fit_intercept : bool, default=True
         Whether to train an intercept.  On CSR data its steps are a hundredth as long, as scikit-learn's are.
     max_iter : int, default=1000
@@ -77,25 +83,41 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
         Accepted for compatibility and ignored; see `n_threads`.
     random_state : int, RandomState instance or None, default=None
         Seeds the row order.
-    learning_rate : {"optimal", "constant", "invscaling", "adaptive"}, default="optimal"
+    learning_rate : {"optimal", "constant", "invscaling", "adaptive", "pa1", "pa2"}, default="optimal"
         Step size of update t (t = 1, 2, ... over all epochs): "constant" `eta0`; "optimal"
         ``1 / (alpha * (t0 + t - 1))`` with t0 such that the first one is ``alpha ** -0.25``; "invscaling"
-        ``eta0 / t**power_t``; "adaptive" `eta0`, divided by 5 whenever training would stop, until it is below 1e-6.
+        ``eta0 / t**power_t``; "adaptive" `eta0`, divided by 5 whenever training would stop, until it is below 1e-6
+        (`partial_fit` goes on with it, and never lowers it).  "pa1" and "pa2" are passive-aggressive: a step goes as
+        far as the sample's loss asks for, but in "pa1" at most `eta0`, in "pa2" shortened by ``1 / (2 * eta0)`` in the
+        denominator; only for loss="hinge".
     eta0 : float, default=0.01
         See `learning_rate`; > 0.
     power_t : float, default=0.5
         See `learning_rate`.
+    early_stopping : bool, default=False
+        Whether to hold out a part of the rows of every class, score them after every epoch with `score`, and end training when the
+        score stalls.  With the losses that scikit-learn has, the number of epochs is that of scikit-learn 1.9.
+    validation_fraction : float, default=0.1
+        Share of the rows that `early_stopping` holds out.
     n_iter_no_change : int, default=5
         Number of stalls in a row that end training.
     class_weight : dict, "balanced" or None, default=None
-        Factor on the steps of a class's samples; "balanced" is ``n_samples / (n_classes * count)``.
+        Factor on the steps of a class's samples; "balanced" is ``n_samples / (n_classes * count)``, in `partial_fit`
+        with the numbers of all batches so far.
+    warm_start : bool, default=False
+        Whether `fit` starts from the coefficients of the last fit.
+    average : bool or int, default=False
+        Whether `coef_` and `intercept_` are the averages over all updates; an integer: over those from that one on.
+    batch_size : int, default=1
+        Rows per update: their mean gradient at the same coefficients is one step, and t in `learning_rate` counts
+        steps.
     n_threads : int or None, default=None
         Threads for the models of a one-vs-rest fit; None: as many as useful.  The result does not depend on it.
 
     Attributes
     ----------
     coef_ : ndarray of shape (1, n_features) or (n_classes, n_features)
-        Coefficients, in X's dtype.
+        Coefficients, in X's dtype; one row per class with a multiclass loss or more than two classes.
     intercept_ : ndarray of shape (1,) or (n_classes,)
         Intercepts, in X's dtype.
     classes_ : ndarray of shape (n_classes,)
@@ -103,7 +125,7 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
     n_iter_ : int
         Epochs run; with several models the largest number.
     t_ : float
-        ``1 + n_iter_ * n_samples``.
+        Number of the next update: ``1 + n_iter_ * n_samples``, with batches ``1 + n_iter_ * n_batches``.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of str
@@ -286,7 +308,8 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
 
     def _check_labels(self, loss: Loss, X: Any, y: Any, *, first: bool) -> tuple[Any, NDArray[Any]]:
         """X and y for training, y still labels or probabilities."""
-        soft = np.ndim(y) == 2 and np.shape(y)[1] > 1 and _takes_probabilities(loss)
+        shape: tuple[int, ...] = getattr(y, "shape", None) or (np.shape(y) if isinstance(y, list | tuple) else ())
+        soft = len(shape) == 2 and shape[1] > 1 and _takes_probabilities(loss)
         return self._check_training_data(X, y, first=first, multi_output=soft, y_numeric=soft)
 
     def _make_problem(
@@ -341,7 +364,8 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
         elif problem.positive is None:
             right = (raw > 0) == (y > 0.5)[:, None]
         else:
-            right = (raw > 0) == (y[:, None] == np.array(problem.positive))
+            positive = y[:, None] == np.array(problem.positive)
+            right = (raw > 0) & positive if problem.losses[0].name == "log_loss" else (raw > 0) == positive
         return np.average(right, axis=0, weights=problem.sample_weight)
 
     def decision_function(self, X):

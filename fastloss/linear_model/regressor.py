@@ -29,18 +29,22 @@ QUANTILE_LOSSES = ("quantile", "smooth_quantile")
 class SGDLossRegressor(RegressorMixin, BaseSGD):
     """Linear regression trained by stochastic gradient descent, with any regression loss.
 
-    Minimises ``mean(loss(y, X @ coef + intercept)) + alpha/2 * ||coef||**2`` one sample at a time.  The parameters are
-    those of scikit-learn's ``SGDRegressor``; with ``shuffle=False`` float64 coefficients follow it to rounding on dense
-    data.
+    Minimises ``mean(loss(y, X @ coef + intercept)) + penalty``.  The parameters are those of scikit-learn's
+    ``SGDRegressor``; with ``shuffle=False`` float64 coefficients follow it to rounding.  Different, on CSR data: the L1
+    penalty also reaches the coefficients a row does not touch, so that CSR and dense data give the same result, and
+    `tol` looks at the right norm.
 
     Parameters
     ----------
     loss : str or Loss, default="squared_error"
         A regression or count loss, see ``fastloss.list_losses("regression")``; "msle" only as an object.
-    penalty : {"l2", None}, default="l2"
-        Whether ``alpha/2 * ||coef||**2`` is added to the objective.  The intercept is never penalised.
+    penalty : {"l2", "l1", "elasticnet", None}, default="l2"
+        "l2" adds ``alpha/2 * ||coef||**2`` to the objective, "l1" ``alpha * sum(|coef|)``, which makes coefficients
+        exactly zero, "elasticnet" a mixture of both.  The intercept is never penalised.
     alpha : float, default=0.0001
         Strength of the penalty, >= 0; also sets the step size of ``learning_rate="optimal"`` (then > 0).
+    l1_ratio : float or None, default=0.15
+        Share of "l1" in "elasticnet", 0 to 1; else ignored.
     fit_intercept : bool, default=True
         Whether to train an intercept.  On CSR data its steps are a hundredth as long, as scikit-learn's are.
     max_iter : int, default=1000
@@ -54,36 +58,53 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
         1 prints a line per epoch.
     epsilon : float, default=0.1
         ``delta`` of "huber"; ``epsilon`` of "epsilon_insensitive" and "squared_epsilon_insensitive".  In y's units.
-    quantile : float, default=0.5
-        The quantile that "quantile" and "smooth_quantile" estimate.
+    quantile : float or sequence of float, default=0.5
+        The quantile that "quantile" and "smooth_quantile" estimate; several: one model each, all in the same passes
+        over X.
     loss_params : dict or None, default=None
         Parameters of a loss given by name, for instance ``{"power": 1.9}`` for "tweedie"; wins over `epsilon` and
         `quantile`.
     random_state : int, RandomState instance or None, default=None
         Seeds the row order.
-    learning_rate : {"invscaling", "constant", "optimal", "adaptive"}, default="invscaling"
+    learning_rate : {"invscaling", "constant", "optimal", "adaptive", "pa1", "pa2"}, default="invscaling"
         Step size of update t (t = 1, 2, ... over all epochs): "constant" `eta0`; "optimal"
         ``1 / (alpha * (t0 + t - 1))`` with t0 such that the first one is ``alpha ** -0.25``; "invscaling"
-        ``eta0 / t**power_t``; "adaptive" `eta0`, divided by 5 whenever training would stop, until it is below 1e-6.
+        ``eta0 / t**power_t``; "adaptive" `eta0`, divided by 5 whenever training would stop, until it is below 1e-6
+        (`partial_fit` goes on with it, and never lowers it).  "pa1" and "pa2" are passive-aggressive: a step goes as
+        far as the sample's loss asks for, but in "pa1" at most `eta0`, in "pa2" shortened by ``1 / (2 * eta0)`` in the
+        denominator; only for loss="epsilon_insensitive".
     eta0 : float, default=0.01
         See `learning_rate`; > 0.
     power_t : float, default=0.25
         See `learning_rate`.
+    early_stopping : bool, default=False
+        Whether to hold out a part of the rows, score them after every epoch with `score`, and end training when the
+        score stalls.  With the losses that scikit-learn has, the number of epochs is that of scikit-learn 1.9.
+    validation_fraction : float, default=0.1
+        Share of the rows that `early_stopping` holds out.
     n_iter_no_change : int, default=5
         Number of stalls in a row that end training.
+    warm_start : bool, default=False
+        Whether `fit` starts from the coefficients of the last fit.
+    average : bool or int, default=False
+        Whether `coef_` and `intercept_` are the averages over all updates; an integer: over those from that one on.
+    batch_size : int, default=1
+        Rows per update: their mean gradient at the same coefficients is one step, and t in `learning_rate` counts
+        steps.
     n_threads : int or None, default=None
-        Accepted as everywhere in fastloss; a single weight vector is trained by one thread.
+        Threads for the models of several outputs or quantiles; None: as many as useful.  The result does not depend on
+        it.
 
     Attributes
     ----------
-    coef_ : ndarray of shape (n_features,)
+    coef_ : ndarray of shape (n_features,), (n_outputs, n_features) or (n_quantiles, n_features)
         Coefficients, in X's dtype.
-    intercept_ : ndarray of shape (1,)
-        Intercept, in X's dtype.
+    intercept_ : ndarray of shape (1,), (n_outputs,) or (n_quantiles,)
+        Intercepts, in X's dtype.
     n_iter_ : int
-        Epochs run.
+        Epochs run; with several models the largest number.
     t_ : float
-        ``1 + n_iter_ * n_samples``.
+        Number of the next update: ``1 + n_iter_ * n_samples``, with batches ``1 + n_iter_ * n_batches``.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Iterable
@@ -79,7 +80,7 @@ class State:
 
     def copy(self) -> State:
         """An independent copy: an interrupted call must leave the estimator as it was."""
-        return State(**{k: v.copy() if isinstance(v, np.ndarray) else v for k, v in vars(self).items()})
+        return copy.deepcopy(self)
 
 
 @dataclass
@@ -126,7 +127,7 @@ def train(
     *,
     max_iter: int,
     rows: NDArray[np.intp] | None = None,
-    validate: Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]] | None = None,
+    validate: Callable[[Trainer], NDArray[Any]] | None = None,
     record: Recorder | None = None,
 ) -> list[Progress]:
     """Train `state` in place.
@@ -141,7 +142,7 @@ def train(
     rows : ndarray, or None
         The rows to train on, ascending; None: all.
     validate : callable, or None
-        ``validate(coef, intercept)`` gives a score per model, which then decides when to stop.
+        Gives a score per model after an epoch, which then decides when to stop.
     record : Recorder, or None
     """
     X = problem.X
@@ -201,7 +202,7 @@ def run_epochs(
     settings: Settings,
     *,
     max_iter: int,
-    validate: Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]] | None = None,
+    validate: Callable[[Trainer], NDArray[Any]] | None = None,
     record: Recorder | None = None,
 ) -> list[Progress]:
     """Train until every model converged or `max_iter` epochs are over."""
@@ -212,8 +213,7 @@ def run_epochs(
         for k in active:
             if not trainer.finite(k):
                 raise overflow(epoch)
-        # scikit-learn's validation score sees `coef` without its scale, and its number of epochs depends on that
-        scores = None if validate is None else validate(trainer.coefficients(), trainer.current_intercepts())
+        scores = None if validate is None else validate(trainer)
         for k in sorted(active):
             value = trainer.objective(k) if scores is None else -float(scores[k])
             stalled = progress[k].after_epoch(value, trainer.n_clipped(k), scores is not None)
@@ -246,9 +246,11 @@ def run_epochs(
 def _report(trainer: Trainer, k: int, epoch: int, score: float | None) -> None:
     model = f" model {k}" if trainer.n_models > 1 else ""
     validation = "" if score is None else f", validation score {score:.6g}"
+    intercepts = trainer.current_intercepts()
+    intercept = np.array2string(intercepts[k] if trainer.n_models > 1 else intercepts.squeeze(), precision=4)
     print(
         f"epoch {epoch}{model}: loss {trainer.loss(k):.6g}, objective {trainer.objective(k):.6g}, "
-        f"|coef| {trainer.norm(k):.4g}{validation}"
+        f"|coef| {trainer.norm(k):.4g}, intercept {intercept}{validation}"
     )
 
 
