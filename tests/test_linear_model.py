@@ -513,7 +513,7 @@ def test_overflow_is_an_error_and_leaves_the_last_model(line):
     X, y = line
     model = SGDLossRegressor(random_state=0).fit(X, y)
     before = model.coef_
-    with pytest.raises(ValueError, match=r"overflow in epoch 1.*diverged.*StandardScaler"):
+    with pytest.raises(ValueError, match=r"overflow occurred at epoch #1\..*StandardScaler.*diverged"):
         model.fit(1e200 * X, y)
     assert model.coef_ is before
 

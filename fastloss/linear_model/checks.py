@@ -70,6 +70,7 @@ def start_values(name: str, init: Any, shape: tuple[int, ...], dtype: Any) -> np
     """A fresh array of start values: a copy of `init`, or zeros."""
     if init is None:
         return np.zeros(shape, dtype=dtype)
+    init = np.atleast_1d(init) if isinstance(init, Real) or np.ndim(init) == 0 else init
     values = check_array(init, ensure_2d=False, allow_nd=True, dtype=dtype, order="C", copy=True, input_name=name)
     if values.size != math.prod(shape) or (values.ndim > 1 and len(shape) > 1 and values.shape != shape):
         raise ValueError(f"Provided {name} does not match dataset: {name} has shape {values.shape}, expected {shape}")

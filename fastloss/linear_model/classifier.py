@@ -95,8 +95,9 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
     power_t : float, default=0.5
         See `learning_rate`.
     early_stopping : bool, default=False
-        Whether to hold out a part of the rows of every class, score them after every epoch with `score`, and end training when the
-        score stalls.  With the losses that scikit-learn has, the number of epochs is that of scikit-learn 1.9.
+        Whether to hold out a part of the rows of every class, score them after every epoch with `score`, and end
+        training when the score stalls.  With the losses that scikit-learn has, the number of epochs is that of
+        scikit-learn 1.9.
     validation_fraction : float, default=0.1
         Share of the rows that `early_stopping` holds out.
     n_iter_no_change : int, default=5
@@ -282,11 +283,11 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
         ValueError
             Bad parameter or data (the message names it), or the coefficients overflowed.
         """
+        self._check_parameters(streaming=True)
+        loss = self._make_loss()
         first = not hasattr(self, "coef_")
         if first and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
-        self._check_parameters(streaming=True)
-        loss = self._make_loss()
         labels = np.unique(classes) if first else self.classes_
         if not first and classes is not None and not np.array_equal(labels, np.unique(classes)):
             raise ValueError(f"classes={classes!r} is not the same as on the last call to partial_fit: {labels!r}")

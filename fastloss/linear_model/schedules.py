@@ -256,9 +256,10 @@ def _report(trainer: Trainer, k: int, epoch: int, score: float | None) -> None:
 
 def overflow(epoch: int) -> ValueError:
     """The error of a fit whose coefficients are not finite any more."""
+    # the first words are scikit-learn's: there is code that looks for them
     return ValueError(
-        f"Floating-point overflow in epoch {epoch}: the coefficients are not finite any more, the fit diverged. "
-        "Scale the columns of X (sklearn.preprocessing.StandardScaler) or lower eta0."
+        f"Floating-point under-/overflow occurred at epoch #{epoch}. Scaling input data with StandardScaler or "
+        "MinMaxScaler might help. The coefficients are not finite any more: the fit diverged; a lower eta0 helps too."
     )
 
 
@@ -276,9 +277,10 @@ def warn_about(progress: Iterable[Progress], max_iter: int) -> None:
             stacklevel=4,
         )
     elif any(p.tol is not None and not p.converged for p in progress):
+        # likewise: warnings are filtered by their first words
         warnings.warn(
-            f"No convergence within max_iter={max_iter} epochs (tol={progress[0].tol}); "
-            "raise max_iter to improve the fit.",
+            "Maximum number of iteration reached before convergence. Consider increasing max_iter to improve the fit. "
+            f"(max_iter={max_iter}, tol={progress[0].tol})",
             ConvergenceWarning,
             stacklevel=4,
         )
