@@ -32,7 +32,7 @@ def expected_failures(estimator):
         SGDLossClassifier(penalty="l1", average=True),
         SGDLossClassifier(loss="log_loss", penalty="elasticnet", early_stopping=True, validation_fraction=0.3),
         SGDLossClassifier(loss="cross_entropy", batch_size=4, learning_rate="adaptive", eta0=0.1),
-        SGDLossClassifier(loss="multiclass_hinge", learning_rate="invscaling", eta0=0.1, average=10),
+        SGDLossClassifier(loss="multiclass_hinge", learning_rate="invscaling", eta0=0.1),
         SGDLossClassifier(learning_rate="pa1", eta0=1.0),
         SGDLossClassifier(loss="log_loss", class_weight="balanced", n_threads=2),
         SGDLossClassifier(loss="modified_huber", learning_rate="adaptive", eta0=0.1),

@@ -324,6 +324,8 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
     ) -> Problem:
         """The training problem for class codes, or probabilities, y."""
         soft = y.dtype.kind == "f"
+        if soft and loss.kind != "multiclass" and len(classes) > 2:
+            raise ValueError(f"loss={loss!r} takes the probabilities of two classes, y has {len(classes)} columns")
         factors = self._class_factors(classes, counts)
         y = np.ascontiguousarray(y, dtype=X.dtype) if soft else y.astype(np.int32, copy=False)
         if loss.kind == "multiclass":

@@ -229,7 +229,7 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
             The fit diverged, or `max_iter` epochs were not enough.
         """
         self._check_parameters()
-        problem = self._make_problem(X, y, sample_weight, offset, first=True)
+        problem = self._make_problem(X, y, sample_weight, offset, first=True, allow_zero=False)
         self._fit_problem(problem, coef_init, intercept_init, _flat=self._is_flat(problem))
         return self
 
@@ -258,17 +258,19 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
         """
         self._check_parameters(streaming=True)
         first = not hasattr(self, "coef_")
-        problem = self._make_problem(X, y, sample_weight, offset, first=first)
+        problem = self._make_problem(X, y, sample_weight, offset, first=first, allow_zero=True)
         if not first and problem.n_scores != len(self._state.coef):
             raise ValueError(f"y has {problem.n_scores} outputs, earlier batches had {len(self._state.coef)}")
         self._partial_fit_problem(problem, _flat=self._is_flat(problem) if first else self._flat)
         return self
 
-    def _make_problem(self, X: Any, y: Any, sample_weight: Any, offset: Any, *, first: bool) -> Problem:
+    def _make_problem(
+        self, X: Any, y: Any, sample_weight: Any, offset: Any, *, first: bool, allow_zero: bool
+    ) -> Problem:
         """Checked data as a training problem."""
         losses = self._make_losses()
         X, y = self._check_training_data(X, y, first=first, multi_output=not self._several_quantiles())
-        sample_weight = self._check_weight(sample_weight, X.shape[0], allow_zero=not first)
+        sample_weight = self._check_weight(sample_weight, X.shape[0], allow_zero=allow_zero)
         y = np.ascontiguousarray(y, dtype=X.dtype)
         for loss in losses:
             check_targets(loss._kernel, y)
