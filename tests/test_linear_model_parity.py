@@ -1,8 +1,9 @@
 """With the same parameters and ``shuffle=False``, float64 coefficients follow scikit-learn 1.9 to 1e-10.
 
-Dense: every shared loss x every schedule x intercept x weights x stopping rule.  CSR: only without intercept and with
-``tol=None``, because scikit-learn's stopping rule there sees the wrong norm of the coefficients (only the current
-sample's features), see `test_csr_follows_dense` for what ours does instead.
+Dense: every shared loss x every penalty x schedule x average x intercept x weights x stopping rule.  CSR: only without
+intercept, without L1 and with ``tol=None``, because scikit-learn's stopping rule there sees the wrong norm of the
+coefficients (only the current sample's features), and its L1 penalty does not reach the others; `test_linear_model`
+says what ours does instead.
 
 The data are continuous, so no margin is exactly 1 and no residual exactly epsilon after the first step: at such kinks
 fastloss takes the subgradient of smallest norm, scikit-learn the steep side.
@@ -32,6 +33,7 @@ pytestmark = pytest.mark.skipif(
 REGRESSION = ["squared_error", "huber", "epsilon_insensitive", "squared_epsilon_insensitive"]
 BINARY = ["hinge", "squared_hinge", "perceptron", "log_loss", "modified_huber"]
 SCHEDULES = ["constant", "optimal", "invscaling", "adaptive"]
+PASSIVE_LOSS = {"classifier": "hinge", "regressor": "epsilon_insensitive"}
 TOLERANCE = 1e-10
 
 
@@ -98,6 +100,76 @@ def test_dense_follows_scikit_learn(task, loss, schedule, penalty):
                 )
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(
+    ("task", "loss"), [("classifier", x) for x in BINARY + REGRESSION] + [("regressor", x) for x in REGRESSION]
+)
+@pytest.mark.parametrize("penalty", ["l1", "elasticnet", "l2"])
+def test_penalties_averages_and_early_stopping_follow_scikit_learn(task, loss, schedule, penalty):
+    for n_classes in (2, 3) if task == "classifier" else (2,):
+        X, y, weight = make_data(task, n_classes=n_classes)
+        for average, sample_weight in ((False, None), (False, weight), (True, weight), (100, None)):
+            for early_stopping in (False, True):
+                for stop in ({"tol": 1e-3, "max_iter": 25}, {"tol": None, "max_iter": 7}):
+                    parameters = {
+                        "learning_rate": schedule,
+                        "penalty": penalty,
+                        "average": average,
+                        "early_stopping": early_stopping,
+                        "random_state": 3,
+                        **stop,
+                    }
+                    ours, theirs = fit_both(task, loss, X, y, sample_weight, **parameters)
+                    assert (ours.n_iter_, ours.t_) == (theirs.n_iter_, theirs.t_)
+                    assert difference(ours, theirs) < TOLERANCE
+
+
+@pytest.mark.parametrize("schedule", ["pa1", "pa2"])
+@pytest.mark.parametrize("task", ["classifier", "regressor"])
+@pytest.mark.parametrize("penalty", ["l1", "elasticnet", "l2", None])
+def test_passive_aggressive_follows_scikit_learn(task, schedule, penalty):
+    """Few epochs: these steps do not shrink, so that rounding errors grow (scikit-learn's as well, see above)."""
+    for n_classes in (2, 3) if task == "classifier" else (2,):
+        X, y, weight = make_data(task, n_classes=n_classes)
+        X[[3, 50]] = 0  # rows that "pa1" leaves out, without counting them
+        for average in (False, True):
+            for sample_weight in (None, weight):
+                parameters = {
+                    "learning_rate": schedule,
+                    "penalty": penalty,
+                    "average": average,
+                    "max_iter": 3,
+                    "tol": 1e-3,
+                }
+                assert_follows(*fit_both(task, PASSIVE_LOSS[task], X, y, sample_weight, **parameters))
+
+
+@pytest.mark.parametrize("schedule", [*SCHEDULES, "pa1", "pa2"])
+@pytest.mark.parametrize("task", ["classifier", "regressor"])
+@pytest.mark.parametrize("average", [False, 40])
+@pytest.mark.parametrize("penalty", ["l2", None])
+def test_partial_fit_follows_scikit_learn(task, schedule, penalty, average):
+    X, y, weight = make_data(task)
+    ours, theirs = (SGDLossClassifier, SGDClassifier) if task == "classifier" else (SGDLossRegressor, SGDRegressor)
+    parameters = {
+        "alpha": 0.02,
+        "eta0": 0.05,
+        "shuffle": False,
+        # scikit-learn's classifier forgets, between calls, the intercept that its average is made from
+        "fit_intercept": task == "regressor" or not average,
+        "loss": PASSIVE_LOSS[task],
+        "learning_rate": schedule,
+        "penalty": penalty,
+        "average": average,
+    }
+    ours, theirs = ours(**parameters), theirs(**parameters)
+    first = {"classes": [0, 1]} if task == "classifier" else {}
+    for rows in (slice(0, 30), slice(30, 31), slice(31, 110), slice(110, 160)):
+        ours.partial_fit(X[rows], y[rows], sample_weight=weight[rows], **first)
+        theirs.partial_fit(X[rows], y[rows], sample_weight=weight[rows], **first)
+        assert_follows(ours, theirs)
+
+
 @pytest.mark.parametrize("loss", ["hinge", "log_loss"])
 @pytest.mark.parametrize("class_weight", [None, "balanced", {0: 0.5, 1: 3.0, 2: 1.25}])
 def test_one_vs_rest_follows_scikit_learn(loss, class_weight):
@@ -153,4 +225,12 @@ def test_csr_follows_scikit_learn(task, loss, schedule):
 
 def test_csr_intercept_decay_follows_scikit_learn():
     X, y, _ = make_data("classifier", d=20)
-    assert_follows(*fit_both("classifier", "log_loss", sp.csr_matrix(X), y, tol=None, max_iter=11))
+    for average in (False, True, 200):
+        parameters = {"tol": None, "max_iter": 11, "average": average}
+        assert_follows(*fit_both("classifier", "log_loss", sp.csr_matrix(X), y, **parameters))
+
+
+def test_csr_early_stopping_follows_scikit_learn():
+    X, y, _ = make_data("regressor", d=20)
+    parameters = {"tol": 1e-3, "early_stopping": True, "random_state": 1}
+    assert_follows(*fit_both("regressor", "huber", sp.csr_matrix(X), y, **parameters))

@@ -6,7 +6,7 @@ Who does what
 ``Design``     the rows of X (dense or CSR, float32 or float64, int32 or int64 indices): dot with w, add to w, prefetch
 ``RowOrder``   in which order an epoch visits the rows
 ``Schedule``   the step size of update number t
-``Model``      one weight vector while it is trained: a scaled vector, an intercept, the sums of this epoch
+``Model``      weight vectors while they are trained, see ``sgd_model.pxi``: scale, penalties, averages
 ``Trainer``    walks an epoch block by block; in each block the models visit the same rows
 
 Epochs are driven from Python (`fastloss.linear_model`), which also decides when to stop: an epoch costs a microsecond
@@ -22,10 +22,11 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cython cimport floating
 from cython.parallel cimport prange
-from libc.math cimport isfinite, pow, sqrt
+from libc.math cimport NAN, fabs, isfinite, pow, sqrt
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
-from fastloss._kernels.abi cimport BLOCK, Table, kernel_f32, kernel_f64
+from fastloss._kernels.abi cimport BLOCK, Table, kernel_f32, kernel_f64, scores_f32, scores_f64
 from fastloss._kernels.dispatch cimport Kernel, active_table, resolve_threads
 
 import numpy as np
@@ -113,7 +114,10 @@ def check_targets(Kernel kernel not None, y):
     else:
         refused = first_refused(kernel, <const double *> buffer.view.buf, n)
     if refused >= 0:
-        raise ValueError(f"y[{refused}] = {y[refused].item()!r}: {kernel.name} needs {kernel.target}")
+        where = np.unravel_index(refused, y.shape)
+        raise ValueError(
+            f"y[{', '.join(map(str, where))}] = {y[where].item()!r}: {kernel.name} needs {kernel.target}"
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -215,6 +219,22 @@ cdef inline double row_add(
     if X.wide_columns:
         return sparse_add(a, values + start, <const int64_t *> X.columns + start, w, n)
     return sparse_add(a, values + start, <const int32_t *> X.columns + start, w, n)
+
+
+cdef inline Py_ssize_t column_at(const Rows *X, Py_ssize_t j) noexcept nogil:
+    if X.wide_columns:
+        return <Py_ssize_t> (<const int64_t *> X.columns)[j]
+    return (<const int32_t *> X.columns)[j]
+
+
+cdef inline double row_square(const Table *table, const Rows *X, Py_ssize_t i, floating like) noexcept nogil:
+    """Squared norm of x_i, whose columns must not occur twice."""
+    cdef const floating *values = <const floating *> X.values
+    cdef Py_ssize_t start = i * X.n_columns, n = X.n_columns
+    if X.columns != NULL:
+        start = row_start(X, i)
+        n = row_start(X, i + 1) - start
+    return dense_dot(table, values + start, values + start, n)
 
 
 cdef inline void prefetch_bytes(const char *begin, Py_ssize_t n_bytes) noexcept nogil:
@@ -362,23 +382,34 @@ cdef void shuffle_positions(position_t *order, Py_ssize_t n, uint64_t *state) no
 cdef class RowOrder:
     """Order of the rows: storage order (`seed=None`) or a fresh Fisher-Yates permutation for every epoch.
 
+    `rows`, ascending, are those of the n rows to visit; None: all of them.
+
     32-bit positions while they suffice: half the memory, and swapping random elements of the order is a tenth of the
     time of an epoch with few columns.
     """
     cdef readonly Py_ssize_t n
     cdef uint64_t state
+    cdef bint shuffled
     cdef object array
     cdef uint32_t *narrow
     cdef uint64_t *wide
 
-    def __cinit__(self, Py_ssize_t n, seed=None):
+    def __cinit__(self, Py_ssize_t n, seed=None, rows=None):
         cdef Buffer buffer
-        self.n = n
-        if seed is None:
+        dtype = np.uint32 if n <= 0xFFFFFFFF else np.uint64
+        self.n = n if rows is None else len(rows)
+        self.shuffled = seed is not None
+        if seed is None and rows is None:
             return
-        self.state = seed
+        if seed is not None:
+            self.state = seed
+        if rows is not None and self.n and not 0 <= min(rows) <= max(rows) < n:
+            raise ValueError(f"rows must be from 0 to {n - 1}")
         buffer = Buffer(
-            np.arange(n, dtype=np.uint32 if n <= 0xFFFFFFFF else np.uint64), np.uint32, np.uint64, writable=True
+            np.arange(n, dtype=dtype) if rows is None else np.array(rows, dtype=dtype),
+            np.uint32,
+            np.uint64,
+            writable=True,
         )
         self.array = buffer
         if buffer.view.itemsize == 4:
@@ -387,6 +418,8 @@ cdef class RowOrder:
             self.wide = <uint64_t *> buffer.view.buf
 
     cdef void start_epoch(self) noexcept nogil:
+        if not self.shuffled:
+            return
         if self.narrow != NULL:
             shuffle_positions(self.narrow, self.n, &self.state)
         elif self.wide != NULL:
@@ -417,9 +450,15 @@ cdef class RowOrder:
 # Step sizes
 # ---------------------------------------------------------------------------------------------------------------------
 cdef enum ScheduleKind:
-    HELD                        # eta stays as it is ("constant"; "adaptive" lowers it between epochs)
+    HELD                        # eta stays as it is ("constant"; "adaptive" lowers it between epochs; see `Passive`)
     OPTIMAL                     # 1 / (alpha * (t0 + t - 1))
     POWER                       # eta0 / t**power
+
+# Passive-aggressive steps (Crammer et al., JMLR 7, 2006): as long as it takes to make the sample's loss zero, but ...
+cdef enum Passive:
+    NOT_PASSIVE
+    BOUNDED                     # "pa1": ... at most eta
+    DAMPED                      # "pa2": ... shortened by 1/(2 eta) in the denominator
 
 cdef struct Schedule:
     ScheduleKind kind
@@ -444,7 +483,7 @@ cdef inline double step_size(const Schedule *schedule, double held, double t) no
 
 cdef Schedule make_schedule(str learning_rate, double alpha, double eta0, double power_t) except *:
     cdef Schedule schedule
-    schedule.kind = {"constant": HELD, "adaptive": HELD, "optimal": OPTIMAL, "invscaling": POWER}[learning_rate]
+    schedule.kind = {"optimal": OPTIMAL, "invscaling": POWER}.get(learning_rate, HELD)
     schedule.alpha, schedule.eta0, schedule.power, schedule.t0 = alpha, eta0, power_t, 0.0
     if schedule.kind == OPTIMAL:
         # Bottou's rule: the first step is as long as a typical weight, alpha**-1/4; scikit-learn's is always this one
@@ -456,69 +495,84 @@ cdef Schedule make_schedule(str learning_rate, double alpha, double eta0, double
 # ---------------------------------------------------------------------------------------------------------------------
 # One model, visiting rows
 # ---------------------------------------------------------------------------------------------------------------------
-cdef struct Model:
-    void *weights               # v; the coefficients are scale * v, so that shrinking them costs one multiplication
-    double scale
-    double square               # squared norm of v, kept up to date when the objective is wanted
-    double peak                 # largest `square` since it was last computed afresh
-    double intercept
-    double eta                  # the held step size
-    double t
-    Py_ssize_t positive         # class code of the positive class
-    double negative_weight      # factors on the gradient by the sign of the target
-    double positive_weight
-    double loss_sum             # over this epoch, before each update
-    double square_sum           # of the squared norms of the coefficients
-    Py_ssize_t n_clipped        # derivatives beyond MAX_SLOPE, over this epoch
-    bint active
-
-# What is the same for all models of a fit.
-cdef struct Task:
-    const Table *table
-    Rows X
-    const void *targets         # of X's dtype, or NULL: the target is +1 for the model's own class code, else -1
-    const int32_t *codes
-    const double *sample_weight     # or NULL
-    kernel_f32 kernel32
-    kernel_f64 kernel64
-    const double *params
-    void *data
-    Schedule schedule
-    double l2
-    double intercept_rate       # 0: no intercept is fitted
-    double smallest_scale
-    bint want_objective
+include "sgd_model.pxi"
 
 
 cdef inline void sample_loss(
-    const Task *task, floating y, floating raw, floating *loss, floating *slope
+    const Task *task, const double *params, floating y, floating raw, floating *loss, floating *slope
 ) noexcept nogil:
     """The block kernel on a block of one.  Domains of y were checked before, so its answer is not looked at."""
     if floating is float:
-        task.kernel32(&y, &raw, loss, slope, NULL, 1, task.params, task.data)
+        task.kernel32(&y, &raw, loss, slope, NULL, 1, params, task.data)
     else:
-        task.kernel64(&y, &raw, loss, slope, NULL, 1, task.params, task.data)
+        task.kernel64(&y, &raw, loss, slope, NULL, 1, params, task.data)
 
 
-cdef void fold_scale(const Task *task, Model *model, floating *v) noexcept nogil:
-    dense_scale(task.table, model.scale, v, task.X.n_columns)
-    model.scale = 1.0
-
-
-cdef inline void measure(const Task *task, Model *model, const floating *v) noexcept nogil:
-    model.square = dense_dot(task.table, v, v, task.X.n_columns)
-    model.peak = model.square
-
-
-cdef inline void look_ahead(const Task *task, Py_ssize_t soon, Py_ssize_t later, Py_ssize_t item) noexcept nogil:
+cdef inline void look_ahead(
+    const Task *task, const Model *model, Py_ssize_t soon, Py_ssize_t later, Py_ssize_t item
+) noexcept nogil:
     prefetch_row(&task.X, soon, item)
     prefetch_start(&task.X, later)
-    if task.targets != NULL:
-        prefetch(<const char *> task.targets + soon * item)
+    if model.targets != NULL:
+        prefetch(<const char *> model.targets + soon * task.target_step * item)
     else:
         prefetch(task.codes + soon)
     if task.sample_weight != NULL:
         prefetch(task.sample_weight + soon)
+
+
+cdef inline floating target_of(const Task *task, const Model *model, Py_ssize_t i, floating like) noexcept nogil:
+    if model.targets != NULL:
+        return (<const floating *> model.targets)[i * task.target_step]
+    return 1 if task.codes[i] == model.positive else -1
+
+
+cdef inline double weight_of(const Task *task, const Model *model, Py_ssize_t i, double y) noexcept nogil:
+    cdef double weight = model.positive_weight if y > 0 else model.negative_weight
+    if task.soft:
+        weight = y * model.positive_weight + (1.0 - y) * model.negative_weight
+    return weight if task.sample_weight == NULL else weight * task.sample_weight[i]
+
+
+cdef inline double clipped(Model *model, double slope) noexcept nogil:
+    if -MAX_SLOPE <= slope <= MAX_SLOPE or slope != slope:
+        return slope
+    model.n_clipped += 1
+    return MAX_SLOPE if slope > 0 else -MAX_SLOPE
+
+
+cdef inline double passive_step(
+    const Task *task, const Model *model, Py_ssize_t i, double y, double raw, double loss, floating like
+) noexcept nogil:
+    """How far to go along x_i: until the loss is zero, or less far, see `Passive`; NaN for a row of zeros only, which
+    "pa1" leaves out altogether."""
+    cdef double square = row_square(task.table, &task.X, i, like), step
+    if task.passive == BOUNDED:
+        if square == 0.0:
+            return NAN
+        step = min(model.eta, loss / square)
+    else:
+        step = loss / (square + 0.5 / model.eta)
+    return step * y if task.sided else (-step if y < raw else step)
+
+
+cdef inline void add_objective(const Task *task, Model *model, double loss, double count) noexcept nogil:
+    model.loss_sum += loss
+    if not task.lazy:               # then settle_all does the rest
+        model.square_sum += count * model.scale * model.scale * model.square
+        model.absolute_sum += count * model.scale * model.absolute
+
+
+cdef inline void watch_square(const Task *task, Model *model, const floating *v) noexcept nogil:
+    """The running norm after an update."""
+    if task.l1 != 0.0:
+        if not task.lazy:
+            measure(task, model, v)
+    elif model.square > model.peak:
+        model.peak = model.square
+    elif not model.square > 0.01 * model.peak:
+        # the running norm lost two digits to cancellation: start it afresh
+        measure(task, model, v)
 
 
 cdef void visit(
@@ -526,64 +580,175 @@ cdef void visit(
 ) noexcept nogil:
     """One update for each of rows[:n], in order; rows[n:n_known] are those that come next, to prefetch."""
     cdef Py_ssize_t j, i
-    cdef double dot, eta, slope64, step, weight, shrink
+    cdef double dot, eta, step
     cdef floating y, raw, slope = 0, loss = 0
-    cdef floating *loss_out = &loss if task.want_objective else NULL
-    cdef const floating *targets = <const floating *> task.targets
-    cdef const double *sample_weight = task.sample_weight
+    cdef floating *loss_out = &loss if task.want_objective or task.passive != NOT_PASSIVE else NULL
     for j in range(n):
         i = rows[j]
         if j + AHEAD < n_known:
-            look_ahead(task, rows[j + AHEAD], rows[min(j + 2 * AHEAD, n_known - 1)], sizeof(floating))
+            look_ahead(task, model, rows[j + AHEAD], rows[min(j + 2 * AHEAD, n_known - 1)], sizeof(floating))
+        if task.lazy:
+            settle_row(task, model, i, v)
         dot = row_dot(task.table, &task.X, i, v)
         raw = <floating> (dot * model.scale + model.intercept)
-        if targets != NULL:
-            y = targets[i]
-        else:
-            y = 1 if task.codes[i] == model.positive else -1
+        if task.offset != NULL:
+            raw = <floating> (dot * model.scale + model.intercept + task.offset[i])
+        y = target_of(task, model, i, y)
         eta = step_size(&task.schedule, model.eta, model.t)
-        sample_loss(task, y, raw, loss_out, &slope)
+        sample_loss(task, model.params, y, raw, loss_out, &slope)
         if task.want_objective:
-            model.loss_sum += loss
-            model.square_sum += model.scale * model.scale * model.square
-        slope64 = slope
-        if slope64 > MAX_SLOPE or slope64 < -MAX_SLOPE:
-            slope64 = MAX_SLOPE if slope64 > 0 else -MAX_SLOPE
-            model.n_clipped += 1
-        weight = model.positive_weight if y > 0 else model.negative_weight
-        if sample_weight != NULL:
-            weight = weight * sample_weight[i]
-        step = -eta * slope64 * weight
+            add_objective(task, model, loss, 1.0)
+        if task.passive == NOT_PASSIVE:
+            step = -eta * clipped(model, slope)
+        else:
+            step = passive_step(task, model, i, y, raw, loss, v[0])
+            if step != step and loss == loss:
+                continue
+        step *= weight_of(task, model, i, y)
         if task.l2 != 0.0:
-            shrink = 1.0 - eta * task.l2
-            model.scale *= shrink if shrink > 0.0 else 0.0      # a step too long ends at zero, not beyond
-            if model.scale < task.smallest_scale:
-                shrink = model.scale
-                fold_scale(task, model, v)
-                dot *= shrink
-                if task.want_objective:
-                    measure(task, model, v)
+            dot *= shrink(task, model, eta, v)
         if step != 0.0:
             model.square += row_add(
-                task.table, &task.X, i, step / model.scale, v, dot, task.want_objective
+                task.table, &task.X, i, step / model.scale, v, dot, task.want_objective and task.l1 == 0.0
             )
             model.intercept += step * task.intercept_rate
             if task.want_objective:
-                if model.square > model.peak:
-                    model.peak = model.square
-                elif not model.square > 0.01 * model.peak:
-                    # the running norm lost two digits to cancellation: start it afresh
-                    measure(task, model, v)
+                watch_square(task, model, v)
+        if averaging(task, model):
+            keep_average(task, model, i, 0, step, v[0])
+            count_average(task, model)
+        if task.l1 != 0.0:
+            charge(task, model, eta, rows + j, 1, v)
         model.t += 1.0
 
 
-cdef inline void visit_any(
-    const Task *task, bint single, Model *model, const Py_ssize_t *rows, Py_ssize_t n, Py_ssize_t n_known
+# Tiles of a mini-batch, (batch, width); one set per thread.
+cdef struct Tiles:
+    void *y
+    void *raw
+    void *grad
+    void *loss
+    double *dots
+    Py_ssize_t *labels
+    Py_ssize_t *rows            # the order's next rows
+
+
+cdef void batch_losses(
+    const Task *task, const Model *model, const Tiles *tiles, Py_ssize_t n, floating like
 ) noexcept nogil:
-    if single:
-        visit(task, model, rows, n, n_known, <float *> model.weights)
-    else:
-        visit(task, model, rows, n, n_known, <double *> model.weights)
+    """Losses and gradients of a batch, by kernel calls on at most a block."""
+    cdef Py_ssize_t first = 0, count, at, most = max(<Py_ssize_t> BLOCK // task.width, 1)
+    cdef const Py_ssize_t *labels
+    cdef floating *y
+    cdef floating *raw = <floating *> tiles.raw
+    cdef floating *grad = <floating *> tiles.grad
+    cdef floating *loss = <floating *> tiles.loss
+    while first < n:
+        count, at = min(most, n - first), first * task.width
+        if task.scores64 == NULL:
+            y = <floating *> tiles.y + first
+            if floating is float:
+                task.kernel32(y, raw + at, loss + first, grad + at, NULL, count, model.params, task.data)
+            else:
+                task.kernel64(y, raw + at, loss + first, grad + at, NULL, count, model.params, task.data)
+        else:
+            y = NULL if model.targets == NULL else <floating *> tiles.y + at
+            labels = tiles.labels + first if model.targets == NULL else NULL
+            if floating is float:
+                task.scores32(y, labels, raw + at, loss + first, grad + at, NULL, count, task.width, model.params,
+                              task.data)
+            else:
+                task.scores64(y, labels, raw + at, loss + first, grad + at, NULL, count, task.width, model.params,
+                              task.data)
+        first += count
+
+
+cdef void read_batch(
+    const Task *task, const Model *model, const Tiles *tiles, const Py_ssize_t *rows, Py_ssize_t n, floating like
+) noexcept nogil:
+    """Targets, or labels, of a batch's rows."""
+    cdef floating *y = <floating *> tiles.y
+    cdef const floating *targets = <const floating *> model.targets
+    cdef Py_ssize_t b
+    for b in range(n):
+        if task.scores64 == NULL:
+            y[b] = target_of(task, model, rows[b], like)
+        elif targets != NULL:
+            memcpy(y + b * task.width, targets + rows[b] * task.width, task.width * sizeof(floating))
+        else:
+            tiles.labels[b] = task.codes[rows[b]]
+
+
+cdef void visit_batch(
+    const Task *task, Model *model, const Tiles *tiles, const Py_ssize_t *rows, Py_ssize_t n, Py_ssize_t n_known,
+    floating *v
+) noexcept nogil:
+    """One update along the mean gradient of rows[:n], all at the same coefficients."""
+    cdef Py_ssize_t b, k, p, i, width = task.width, d = task.X.n_columns
+    cdef floating *raw = <floating *> tiles.raw
+    cdef const floating *grad = <const floating *> tiles.grad
+    cdef const floating *loss = <const floating *> tiles.loss
+    cdef double eta = step_size(&task.schedule, model.eta, model.t), total = 0.0, weight, step, factor = 1.0
+    # the change of the norm is known from each row's product only while no other row was added
+    cdef bint change = task.want_objective and task.l1 == 0.0 and (n == 1 or task.X.columns != NULL)
+    cdef bint average = averaging(task, model), moved = False
+    for b in range(n):
+        i = rows[b]
+        if b + AHEAD < n_known:
+            look_ahead(task, model, rows[b + AHEAD], rows[min(b + 2 * AHEAD, n_known - 1)], sizeof(floating))
+        if task.lazy:
+            settle_row(task, model, i, v)
+        for k in range(width):
+            p = b * width + k
+            tiles.dots[p] = row_dot(task.table, &task.X, i, v + k * d)
+            raw[p] = <floating> (
+                tiles.dots[p] * model.scale + model.intercepts[k] + (0.0 if task.offset == NULL else task.offset[i])
+            )
+    read_batch(task, model, tiles, rows, n, v[0])
+    batch_losses(task, model, tiles, n, v[0])
+    if task.want_objective:
+        for b in range(n):
+            total += loss[b]
+        add_objective(task, model, total, n)
+    if task.l2 != 0.0:
+        factor = shrink(task, model, eta, v)
+    for b in range(n):
+        i = rows[b]
+        if task.scores64 == NULL:
+            weight = weight_of(task, model, i, (<const floating *> tiles.y)[b]) / n
+        else:
+            weight = (1.0 if task.sample_weight == NULL else task.sample_weight[i]) / n
+        for k in range(width):
+            p = b * width + k
+            step = -eta * clipped(model, grad[p]) * weight
+            if step == 0.0:
+                continue
+            moved = True
+            model.square += row_add(
+                task.table, &task.X, i, step / model.scale, v + k * d, factor * tiles.dots[p], change
+            )
+            model.intercepts[k] += step * task.intercept_rate
+            if average:
+                keep_average(task, model, i, k, step, v[0])
+    if moved and task.want_objective:
+        if change or task.l1 != 0.0:
+            watch_square(task, model, v)
+        else:
+            measure(task, model, v)
+    if average:
+        count_average(task, model)
+    if task.l1 != 0.0:
+        charge(task, model, eta, rows, n, v)
+    model.t += 1.0
+
+
+cdef void visit_batches(
+    const Task *task, Model *model, const Tiles *tiles, Py_ssize_t size, Py_ssize_t n, Py_ssize_t n_known, floating *v
+) noexcept nogil:
+    cdef Py_ssize_t begin = 0
+    while begin < n:
+        visit_batch(task, model, tiles, tiles.rows + begin, min(size, n - begin), n_known - begin, v)
+        begin += size
 
 
 cdef bint all_finite(const floating *v, Py_ssize_t n) noexcept nogil:
@@ -595,116 +760,222 @@ cdef bint all_finite(const floating *v, Py_ssize_t n) noexcept nogil:
 
 
 cdef class Trainer:
-    """Trains the rows of `coef` and the elements of `intercept`, each its own model, all on the same rows of X.
+    """Trains the rows of `coef` and the elements of `intercept` on the same rows of X.
+
+    Each is a model of its own, or, for a loss over K scores, all of them together are one.
 
     Parameters
     ----------
     design : Design
-    kernel : Kernel
-        Compiled half of the loss.
+    kernels : sequence of Kernel
+        Compiled half of the loss; one, or one per model (of the same loss, with other parameters).
     targets : ndarray of X's dtype, or of int32
-        int32 means class codes: model k learns code ``positive[k]`` (+1) against all others (-1).
+        int32 means class codes: model k learns code ``positive[k]`` (+1) against all others (-1), a loss over K scores
+        the code.  Else numbers, (n,) or, one column per model, (n, n_models).
     sample_weight : ndarray of float64, or None
     order : RowOrder
-    coef, intercept : ndarray of shape (n_models, n_columns) of X's dtype, and (n_models,) of float64
+    coef, intercept : ndarray of shape (n_scores, n_columns) of X's dtype, and (n_scores,) of float64
         Start values; `finish` writes the result there.
-    positive : sequence of int
+    positive : sequence of int, or None
     class_weight : ndarray of shape (n_models, 2)
         Factor on the gradient of negative and positive targets.
-    learning_rate, alpha, eta0, power_t : the step size, see `Schedule`
-    l2 : float
-        Strength of the squared penalty.
+    soft : bool
+        Targets are probabilities of the positive class.
+    offset : ndarray of float64, or None
+        Added to the raw predictions.
+    learning_rate, alpha, eta0, power_t : the step size, see `Schedule` and `Passive`
+    l1, l2 : float
+        Strengths of the absolute and the squared penalty.
     intercept_rate : float
         Length of the intercept's steps in units of the others'; 0 leaves it alone.
     want_objective : bool
         Whether epochs sum up losses and norms.
+    batch_size : int
+        Rows per update.
+    average_from : int
+        The first update that counts for averages; 0: no averages.
+    average_coef, average_intercept : ndarray like coef and intercept, or None
+        Averages so far; `finish` writes the result there.
+    paid, penalty : ndarray of float64 of shape (n_scores, n_columns) and (n_models,), or None
+        State of the L1 penalty; `finish` writes the new one there.
+    t : float
+        Number of the first update.
+    eta : sequence of float, or None
+        Held step size of each model; None: eta0.
     n_threads : int or None
         Models of a block run in parallel.
     """
     cdef Task task
     cdef Model *models
+    cdef Tiles *tiles
     cdef Design design
     cdef RowOrder order
-    cdef object kernel, coef, intercept, buffers
-    cdef Py_ssize_t block_rows, slab_rows
+    cdef object kernels, coef, intercept, penalty, buffers
+    cdef Py_ssize_t block_rows, slab_rows, batch_size
     cdef int n_threads
     cdef readonly Py_ssize_t n_models
     cdef readonly double t
 
-    def __cinit__(self, Design design, Kernel kernel, targets, sample_weight, RowOrder order, coef, intercept, *,
-                  positive=(1,), class_weight=None, str learning_rate, double alpha, double eta0, double power_t,
-                  double l2, double intercept_rate, bint want_objective, double t=1.0, n_threads=None):
+    def __cinit__(self, Design design, kernels, targets, sample_weight, RowOrder order, coef, intercept, *,
+                  positive=None, class_weight=None, bint soft=False, offset=None, str learning_rate, double alpha,
+                  double eta0, double power_t, double l1, double l2, double intercept_rate, bint want_objective,
+                  Py_ssize_t batch_size=1, double average_from=0.0, average_coef=None, average_intercept=None,
+                  paid=None, penalty=None, double t=1.0, eta=None, n_threads=None):
+        cdef Kernel kernel = kernels[0]
         dtype = np.float32 if design.single else np.float64
-        self.design, self.order, self.kernel = design, order, kernel
-        self.coef, self.intercept = coef, intercept
-        self.n_models, self.t = coef.shape[0], t
+        self.design, self.order, self.kernels = design, order, list(kernels)
+        self.coef, self.intercept, self.penalty, self.t = coef, intercept, penalty, t
+        self.n_models = 1 if kernel.scores else coef.shape[0]
+        self.task.width = coef.shape[0] if kernel.scores else 1
+        self.batch_size = min(batch_size, max(order.n, 1))
         self.buffers = []
-        self._check_shapes(targets, sample_weight, positive)
+        self._check_shapes(targets, sample_weight, positive, offset)
         self._take_kernel(kernel)
-        self._take_data(dtype, targets, sample_weight)
+        self._take_data(sample_weight, offset)
         self.task.schedule = make_schedule(learning_rate, alpha, eta0, power_t)
-        self.task.l2, self.task.intercept_rate = l2, intercept_rate
+        self.task.passive = {"pa1": BOUNDED, "pa2": DAMPED}.get(learning_rate, NOT_PASSIVE)
+        self.task.sided, self.task.soft = kernel.binary, soft
+        self.task.l1, self.task.l2, self.task.intercept_rate = l1, l2, intercept_rate
         self.task.smallest_scale = 1e-6 if design.single else 1e-9
         self.task.want_objective = want_objective
-        self._make_models(dtype, positive, class_weight, eta0)
+        self.task.average_from = average_from
+        self.task.lazy = l1 != 0.0 and design.sparse
+        self.task.window = max(design.n_columns, 1024)
+        self._make_models(dtype, positive, class_weight, np.full(self.n_models, eta0) if eta is None else eta)
+        self._give_targets(dtype, targets)
+        if average_from > 0.0:
+            self._give_averages(dtype, average_coef, average_intercept)
+        if l1 != 0.0:
+            self._give_penalty(paid)
         self._plan(n_threads)
 
-    cdef _check_shapes(self, targets, sample_weight, positive):
-        if targets.shape != (self.design.n_rows,) or self.order.n != self.design.n_rows:
-            raise ValueError("targets and order must have one element per row of X")
-        if sample_weight is not None and sample_weight.shape != targets.shape:
-            raise ValueError("sample_weight must have one element per row of X")
-        if self.coef.shape != (self.n_models, self.design.n_columns) or self.intercept.shape != (self.n_models,):
+    cdef _check_shapes(self, targets, sample_weight, positive, offset):
+        n = self.design.n_rows
+        if targets.shape[0] != n or (targets.ndim == 2 and targets.shape[1] != self.coef.shape[0]):
+            raise ValueError("targets must have one element per row of X and model")
+        for name, array in (("sample_weight", sample_weight), ("offset", offset)):
+            if array is not None and array.shape != (n,):
+                raise ValueError(f"{name} must have one element per row of X")
+        if self.coef.shape[1:] != (self.design.n_columns,) or self.intercept.shape != self.coef.shape[:1]:
             raise ValueError("coef and intercept do not fit X")
-        if len(positive) != self.n_models:
+        if positive is not None and len(positive) != self.n_models:
             raise ValueError("positive must have one element per model")
+        if len(self.kernels) not in (1, self.n_models):
+            raise ValueError("kernels must be one, or one per model")
 
     cdef _take_kernel(self, Kernel kernel):
         self.task.table = active_table()
-        self.task.kernel32, self.task.kernel64 = kernel.kernels().f32, kernel.kernels().f64
-        self.task.params, self.task.data = kernel.params(self.design.single), kernel.data
+        self.task.data = kernel.data
+        if kernel.scores:
+            self.task.scores32, self.task.scores64 = kernel.score_kernels().rows_f32, kernel.score_kernels().rows_f64
+        else:
+            self.task.kernel32, self.task.kernel64 = kernel.kernels().f32, kernel.kernels().f64
 
     cdef void *_pointer(self, array, dtype, bint writable=False) except? NULL:
         cdef Buffer buffer = Buffer(array, dtype, writable=writable)
         self.buffers.append(buffer)
         return buffer.view.buf
 
-    cdef _take_data(self, dtype, targets, sample_weight):
+    cdef _take_data(self, sample_weight, offset):
         self.task.X = self.design.rows
-        if targets.dtype == np.int32:
-            self.task.codes = <const int32_t *> self._pointer(targets, np.int32)
-        else:
-            self.task.targets = self._pointer(targets, dtype)
         if sample_weight is not None:
             self.task.sample_weight = <const double *> self._pointer(sample_weight, np.float64)
+        if offset is not None:
+            self.task.offset = <const double *> self._pointer(offset, np.float64)
 
-    cdef _make_models(self, dtype, positive, class_weight, double eta0):
+    cdef _make_models(self, dtype, positive, class_weight, eta):
         cdef char *weights = <char *> self._pointer(self.coef, dtype, True)
+        cdef double *intercepts = <double *> self._pointer(self.intercept, np.float64, True)
         cdef Py_ssize_t k, row_bytes = self.design.n_columns * (4 if self.design.single else 8)
+        cdef Kernel kernel
         cdef Model *model
         self.models = <Model *> PyMem_Calloc(max(self.n_models, 1), sizeof(Model))
         if self.models == NULL:
             raise MemoryError
         for k in range(self.n_models):
             model = self.models + k
+            kernel = self.kernels[k if len(self.kernels) > 1 else 0]
+            model.params = kernel.params(self.design.single)
             model.weights = weights + k * row_bytes
-            model.scale, model.intercept, model.eta, model.t = 1.0, self.intercept[k], eta0, self.t
-            model.positive, model.active = positive[k], True
+            model.scale, model.intercept, model.eta, model.t = 1.0, self.intercept[k], eta[k], self.t
+            # models on other threads write theirs all the time: not into the same cache line
+            model.intercepts = intercepts if self.task.scores64 != NULL else &model.intercept
+            model.positive, model.active = 1 if positive is None else positive[k], True
             model.negative_weight, model.positive_weight = (1.0, 1.0) if class_weight is None else class_weight[k]
+
+    cdef _give_targets(self, dtype, targets):
+        cdef Py_ssize_t k, size = 4 if self.design.single else 8
+        cdef const char *first
+        if targets.dtype == np.int32:
+            self.task.codes = <const int32_t *> self._pointer(targets, np.int32)
+            return
+        first = <const char *> self._pointer(targets, dtype)
+        self.task.target_step = targets.shape[1] if targets.ndim == 2 else 1
+        for k in range(self.n_models):
+            self.models[k].targets = first + (k * size if targets.ndim == 2 else 0)
+
+    cdef _give_averages(self, dtype, average_coef, average_intercept):
+        cdef char *averages = <char *> self._pointer(average_coef, dtype, True)
+        cdef double *intercepts = <double *> self._pointer(average_intercept, np.float64, True)
+        cdef Py_ssize_t k, row_bytes = self.design.n_columns * (4 if self.design.single else 8)
+        for k in range(self.n_models):
+            self.models[k].averages, self.models[k].average_intercepts = averages + k * row_bytes, intercepts + k
+            self.models[k].average_scale, self.models[k].average_total = 0.0, 1.0
+
+    cdef _give_penalty(self, paid):
+        cdef Py_ssize_t k, window = self.task.window + 1, d = self.design.n_columns
+        cdef double *first = <double *> self._pointer(paid, np.float64, True)
+        cdef double *history
+        cdef uint32_t *seen
+        for k in range(self.n_models):
+            self.models[k].penalty, self.models[k].paid = self.penalty[k], first + k * d
+        if not self.task.lazy:
+            return
+        history = <double *> self._pointer(np.zeros((self.n_models, 2, window)), np.float64, True)
+        seen = <uint32_t *> self._pointer(np.zeros((self.n_models, d), dtype=np.uint32), np.uint32, True)
+        for k in range(self.n_models):
+            self.models[k].due, self.models[k].penalties = history + 2 * k * window, history + (2 * k + 1) * window
+            self.models[k].penalties[0], self.models[k].seen = self.models[k].penalty, seen + k * d
 
     cdef _plan(self, n_threads):
         """How many threads share the models, and how many rows a block and a slab have."""
         cdef Py_ssize_t per_row = self.design.n_stored // max(self.design.n_rows, 1) + UPDATE_WORK
         cdef Py_ssize_t row_bytes = per_row * (4 if self.design.single else 8)
-        cdef bint enough = per_row * self.design.n_rows * self.n_models >= THREADS_FROM
+        cdef bint enough = per_row * self.order.n * self.n_models >= THREADS_FROM
         self.n_threads = resolve_threads(n_threads, self.n_models if enough else 1)
         self.block_rows = MAX_BLOCK_ROWS
         if self.n_models > 1:
             self.block_rows = min(max(BLOCK_BYTES // row_bytes, 16), MAX_BLOCK_ROWS)
-        self.slab_rows = max(SLAB_WORK * self.n_threads // (per_row * self.n_models), self.block_rows)
+        if self._batched():
+            self.block_rows = max(self.block_rows // self.batch_size, 1) * self.batch_size
+            self._make_tiles()
+        self.slab_rows = max(SLAB_WORK * self.n_threads // (per_row * self.n_models * self.task.width), 1)
+        # whole blocks, for a batch must not be cut
+        self.slab_rows = (self.slab_rows + self.block_rows - 1) // self.block_rows * self.block_rows
+
+    cdef bint _batched(self) noexcept nogil:
+        return self.batch_size > 1 or self.task.scores64 != NULL
+
+    cdef _make_tiles(self):
+        cdef Py_ssize_t elements = self.batch_size * self.task.width, share
+        cdef double *numbers
+        cdef Py_ssize_t *integers
+        self.tiles = <Tiles *> PyMem_Calloc(self.n_threads, sizeof(Tiles))
+        if self.tiles == NULL:
+            raise MemoryError
+        for share in range(self.n_threads):
+            numbers = <double *> self._pointer(np.empty((5, elements)), np.float64, True)
+            integers = <Py_ssize_t *> self._pointer(
+                np.empty(self.batch_size + self.block_rows + 2 * AHEAD, dtype=np.intp), np.intp, True
+            )
+            self.tiles[share].y, self.tiles[share].raw = numbers, numbers + elements
+            self.tiles[share].grad, self.tiles[share].loss = numbers + 2 * elements, numbers + 3 * elements
+            self.tiles[share].dots = numbers + 4 * elements
+            self.tiles[share].labels, self.tiles[share].rows = integers, integers + self.batch_size
 
     def __dealloc__(self):
         PyMem_Free(self.models)
+        PyMem_Free(self.tiles)
 
     # -- training ------------------------------------------------------------------------------------------------------
     def epoch(self):
@@ -714,20 +985,28 @@ cdef class Trainer:
             self._start_epoch(self.models + k)
         with nogil:
             self.order.start_epoch()
-        while begin < self.design.n_rows:
-            end = min(begin + self.slab_rows, self.design.n_rows)
+        while begin < self.order.n:
+            end = min(begin + self.slab_rows, self.order.n)
             with nogil:
                 self._walk(begin, end)
             PyErr_CheckSignals()
             begin = end
-        self.t += self.design.n_rows
+        for k in range(self.n_models):
+            self._settle(self.models + k)
+        self.t += self.order.n
 
     cdef void _start_epoch(self, Model *model) noexcept nogil:
-        model.loss_sum, model.square_sum, model.n_clipped = 0.0, 0.0, 0
+        model.loss_sum, model.square_sum, model.absolute_sum, model.n_clipped = 0.0, 0.0, 0.0, 0
         if self.design.single:
             measure(&self.task, model, <float *> model.weights)
         else:
             measure(&self.task, model, <double *> model.weights)
+
+    cdef void _settle(self, Model *model) noexcept nogil:
+        if self.task.lazy and self.design.single:
+            settle_all(&self.task, model, <float *> model.weights)
+        elif self.task.lazy:
+            settle_all(&self.task, model, <double *> model.weights)
 
     cdef void _walk(self, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
         """Visit the rows at positions begin ... end of the order with every active model."""
@@ -744,60 +1023,105 @@ cdef class Trainer:
         Threads meet at the end of a slab only.  Where they met after every block, a machine with other work to do made
         each meeting wait for a time slice: 22 s instead of 0.4 s for a one-vs-rest fit on two busy cores.
         """
-        cdef Py_ssize_t[MAX_BLOCK_ROWS + 2 * AHEAD] rows
+        cdef Py_ssize_t[MAX_BLOCK_ROWS + 2 * AHEAD] places
+        cdef Py_ssize_t *rows = self.tiles[share].rows if self._batched() else places
         cdef Py_ssize_t n, n_known, k, n_active
         while begin < end:
             n = min(self.block_rows, end - begin)
-            n_known = min(n + 2 * AHEAD, self.design.n_rows - begin)
+            n_known = min(n + 2 * AHEAD, self.order.n - begin)
             self.order.read(begin, n_known, rows)
             n_active = 0
             for k in range(self.n_models):
                 if not self.models[k].active:
                     continue
                 if n_active % self.n_threads == share:
-                    visit_any(&self.task, self.design.single, self.models + k, rows, n, n_known)
+                    self._visit(self.models + k, rows, n, n_known, share)
                 n_active += 1
             begin += n
 
+    cdef void _visit(
+        self, Model *model, const Py_ssize_t *rows, Py_ssize_t n, Py_ssize_t n_known, int share
+    ) noexcept nogil:
+        if self._batched():
+            if self.design.single:
+                visit_batches(
+                    &self.task, model, self.tiles + share, self.batch_size, n, n_known, <float *> model.weights
+                )
+            else:
+                visit_batches(
+                    &self.task, model, self.tiles + share, self.batch_size, n, n_known, <double *> model.weights
+                )
+        elif self.design.single:
+            visit(&self.task, model, rows, n, n_known, <float *> model.weights)
+        else:
+            visit(&self.task, model, rows, n, n_known, <double *> model.weights)
+
     def finish(self):
-        """Write coefficients and intercepts back to the arrays the trainer was given."""
+        """Write coefficients, intercepts, averages and penalties back to the arrays the trainer was given."""
         cdef Py_ssize_t k
         for k in range(self.n_models):
             if self.design.single:
-                fold_scale(&self.task, self.models + k, <float *> self.models[k].weights)
+                fold(&self.task, self.models + k, <float *> self.models[k].weights)
             else:
-                fold_scale(&self.task, self.models + k, <double *> self.models[k].weights)
-            self.intercept[k] = self.models[k].intercept
+                fold(&self.task, self.models + k, <double *> self.models[k].weights)
+            if self.task.scores64 == NULL:
+                self.intercept[k] = self.models[k].intercept
+            if self.task.l1 != 0.0:
+                self.penalty[k] = self.models[k].penalty
+
+    def snapshot(self):
+        """Coefficients and intercepts as they are now, as new arrays."""
+        return self.coef * self.scales().astype(self.coef.dtype)[:, None], self.current_intercepts()
+
+    def coefficients(self):
+        """The array `coef` that was given, in which rows are still to be multiplied by `scales`."""
+        return self.coef
+
+    def scales(self):
+        return np.array([self.models[k if self.task.scores64 == NULL else 0].scale for k in range(len(self.coef))])
+
+    def current_intercepts(self):
+        if self.task.scores64 != NULL:
+            return self.intercept.copy()
+        return np.array([self.models[k].intercept for k in range(self.n_models)])
 
     # -- what an epoch found, model by model -------------------------------------------------------------------------
     def loss(self, Py_ssize_t k):
         """Mean loss over the epoch, each sample's before its update."""
-        return self.models[k].loss_sum / self.design.n_rows
+        return self.models[k].loss_sum / self.order.n
 
     def objective(self, Py_ssize_t k):
-        """Mean of loss plus penalty over the epoch, each sample's before its update."""
-        return (self.models[k].loss_sum + 0.5 * self.task.l2 * self.models[k].square_sum) / self.design.n_rows
+        """Mean of loss plus penalty over the epoch, each sample's before its update; "pa1" and "pa2" have no penalty in
+        what they minimise."""
+        cdef Model *model = self.models + k
+        if self.task.passive != NOT_PASSIVE:
+            return self.loss(k)
+        return (
+            model.loss_sum + 0.5 * self.task.l2 * model.square_sum + self.task.l1 * model.absolute_sum
+        ) / self.order.n
 
     def norm(self, Py_ssize_t k):
         """Euclidean norm of the coefficients."""
         return self.models[k].scale * sqrt(max(self.models[k].square, 0.0))
-
-    def current_intercept(self, Py_ssize_t k):
-        return self.models[k].intercept
 
     def n_clipped(self, Py_ssize_t k):
         """How many derivatives of the epoch were clipped."""
         return self.models[k].n_clipped
 
     def finite(self, Py_ssize_t k):
-        """Whether all coefficients and the intercept are finite."""
-        if not isfinite(self.models[k].intercept):
+        """Whether all coefficients and intercepts are finite."""
+        cdef Py_ssize_t n = self.design.n_columns * self.task.width
+        if not all_finite(<const double *> self.models[k].intercepts, self.task.width):
             return False
         if self.design.single:
-            return bool(all_finite(<const float *> self.models[k].weights, self.design.n_columns))
-        return bool(all_finite(<const double *> self.models[k].weights, self.design.n_columns))
+            return bool(all_finite(<const float *> self.models[k].weights, n))
+        return bool(all_finite(<const double *> self.models[k].weights, n))
 
     # -- what the rules between epochs may change ---------------------------------------------------------------------
+    def step_size(self, Py_ssize_t k):
+        """Step size of the next update."""
+        return step_size(&self.task.schedule, self.models[k].eta, self.models[k].t)
+
     def eta(self, Py_ssize_t k):
         return self.models[k].eta
 

@@ -11,13 +11,18 @@ import numpy as np
 from sklearn.utils import check_array
 
 
-def check_real(name: str, value: Any, low: float = -math.inf, *, above: bool = False) -> None:
-    """`value` must be a finite real number >= low, or > low when `above`."""
+def check_real(
+    name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, above: bool = False, below: bool = False
+) -> None:
+    """`value` must be a finite real number >= low (> low when `above`) and <= high (< high when `below`)."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name} must be a real number, got {value!r}")
-    if not math.isfinite(value) or value < low or (above and value == low):
+    number = float(value)
+    if not math.isfinite(number) or number < low or (above and number == low):
         wanted = "finite" if low == -math.inf else f"{'>' if above else '>='} {low:g} and finite"
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
+    if number > high or (below and number == high):
+        raise ValueError(f"{name} must be {'<' if below else '<='} {high:g}, got {value!r}")
 
 
 def check_int(name: str, value: Any, low: int) -> None:
@@ -40,7 +45,7 @@ def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def check_sample_weight(sample_weight: Any, n: int) -> np.ndarray | None:
+def check_sample_weight(sample_weight: Any, n: int, *, allow_zero: bool = False) -> np.ndarray | None:
     """Weights as an array of float64 (whatever X's dtype: 1e-60 is a weight, not zero); None stays None."""
     if sample_weight is None:
         return None
@@ -56,7 +61,7 @@ def check_sample_weight(sample_weight: Any, n: int) -> np.ndarray | None:
     if (weight < 0).any():
         i = int(np.argmax(weight < 0))
         raise ValueError(f"sample_weight[{i}] = {weight[i]!r} is negative; weights must be >= 0")
-    if not weight.any():
+    if not weight.any() and not allow_zero:
         raise ValueError("Sample weights must contain at least one non-zero number: all of sample_weight is zero")
     return weight
 
@@ -65,7 +70,8 @@ def start_values(name: str, init: Any, shape: tuple[int, ...], dtype: Any) -> np
     """A fresh array of start values: a copy of `init`, or zeros."""
     if init is None:
         return np.zeros(shape, dtype=dtype)
+    init = np.atleast_1d(init) if isinstance(init, Real) or np.ndim(init) == 0 else init
     values = check_array(init, ensure_2d=False, allow_nd=True, dtype=dtype, order="C", copy=True, input_name=name)
     if values.size != math.prod(shape) or (values.ndim > 1 and len(shape) > 1 and values.shape != shape):
-        raise ValueError(f"{name} has shape {values.shape}, which does not fit X and y: expected {shape}")
+        raise ValueError(f"Provided {name} does not match dataset: {name} has shape {values.shape}, expected {shape}")
     return values.reshape(shape)

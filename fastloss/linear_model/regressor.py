@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 from sklearn.base import RegressorMixin
+from sklearn.metrics import r2_score
+from sklearn.model_selection import ShuffleSplit
+from sklearn.utils import check_array
+from sklearn.utils.validation import check_is_fitted
 
 from fastloss._kernels.sgd import check_targets
 from fastloss.linear_model.base import BaseSGD
-from fastloss.linear_model.checks import start_values
-from fastloss.losses import Loss, list_losses
+from fastloss.linear_model.checks import check_real
+from fastloss.linear_model.problem import Problem
+from fastloss.losses import Loss, get_loss, list_losses
 
 # Regression losses not offered by name: msle's domain (raw > -1) is no natural one for a linear model.
 REGRESSOR_EXCLUDED_LOSSES = ("msle",)
+
+# Losses whose parameter `quantile` may be several numbers.
+QUANTILE_LOSSES = ("quantile", "smooth_quantile")
 
 
 class SGDLossRegressor(RegressorMixin, BaseSGD):
     """Linear regression trained by stochastic gradient descent, with any regression loss.
 
-    Minimises ``mean(loss(y, X @ coef + intercept)) + alpha/2 * ||coef||**2`` one sample at a time.  The parameters are
-    those of scikit-learn's ``SGDRegressor``; with ``shuffle=False`` float64 coefficients follow it to rounding on dense
-    data.
+    Minimises ``mean(loss(y, X @ coef + intercept)) + penalty``.  The parameters are those of scikit-learn's
+    ``SGDRegressor``; with ``shuffle=False`` float64 coefficients follow it to rounding.  Different, on CSR data: the L1
+    penalty also reaches the coefficients a row does not touch, so that CSR and dense data give the same result, and
+    `tol` looks at the right norm.
 
     Parameters
     ----------
     loss : str or Loss, default="squared_error"
         A regression or count loss, see ``fastloss.list_losses("regression")``; "msle" only as an object.
-    penalty : {"l2", None}, default="l2"
-        Whether ``alpha/2 * ||coef||**2`` is added to the objective.  The intercept is never penalised.
+    penalty : {"l2", "l1", "elasticnet", None}, default="l2"
+        "l2" adds ``alpha/2 * ||coef||**2`` to the objective, "l1" ``alpha * sum(|coef|)``, which makes coefficients
+        exactly zero, "elasticnet" a mixture of both.  The intercept is never penalised.
     alpha : float, default=0.0001
         Strength of the penalty, >= 0; also sets the step size of ``learning_rate="optimal"`` (then > 0).
+    l1_ratio : float or None, default=0.15
+        Share of "l1" in "elasticnet", 0 to 1; else ignored.
     fit_intercept : bool, default=True
         Whether to train an intercept.  On CSR data its steps are a hundredth as long, as scikit-learn's are.
     max_iter : int, default=1000
@@ -42,36 +58,53 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
         1 prints a line per epoch.
     epsilon : float, default=0.1
         ``delta`` of "huber"; ``epsilon`` of "epsilon_insensitive" and "squared_epsilon_insensitive".  In y's units.
-    quantile : float, default=0.5
-        The quantile that "quantile" and "smooth_quantile" estimate.
+    quantile : float or sequence of float, default=0.5
+        The quantile that "quantile" and "smooth_quantile" estimate; several: one model each, all in the same passes
+        over X.
     loss_params : dict or None, default=None
         Parameters of a loss given by name, for instance ``{"power": 1.9}`` for "tweedie"; wins over `epsilon` and
         `quantile`.
     random_state : int, RandomState instance or None, default=None
         Seeds the row order.
-    learning_rate : {"invscaling", "constant", "optimal", "adaptive"}, default="invscaling"
+    learning_rate : {"invscaling", "constant", "optimal", "adaptive", "pa1", "pa2"}, default="invscaling"
         Step size of update t (t = 1, 2, ... over all epochs): "constant" `eta0`; "optimal"
         ``1 / (alpha * (t0 + t - 1))`` with t0 such that the first one is ``alpha ** -0.25``; "invscaling"
-        ``eta0 / t**power_t``; "adaptive" `eta0`, divided by 5 whenever training would stop, until it is below 1e-6.
+        ``eta0 / t**power_t``; "adaptive" `eta0`, divided by 5 whenever training would stop, until it is below 1e-6
+        (`partial_fit` goes on with it, and never lowers it).  "pa1" and "pa2" are passive-aggressive: a step goes as
+        far as the sample's loss asks for, but in "pa1" at most `eta0`, in "pa2" shortened by ``1 / (2 * eta0)`` in the
+        denominator; only for loss="epsilon_insensitive".
     eta0 : float, default=0.01
         See `learning_rate`; > 0.
     power_t : float, default=0.25
         See `learning_rate`.
+    early_stopping : bool, default=False
+        Whether to hold out a part of the rows, score them after every epoch with `score`, and end training when the
+        score stalls.  With the losses that scikit-learn has, the number of epochs is that of scikit-learn 1.9.
+    validation_fraction : float, default=0.1
+        Share of the rows that `early_stopping` holds out.
     n_iter_no_change : int, default=5
         Number of stalls in a row that end training.
+    warm_start : bool, default=False
+        Whether `fit` starts from the coefficients of the last fit.
+    average : bool or int, default=False
+        Whether `coef_` and `intercept_` are the averages over all updates; an integer: over those from that one on.
+    batch_size : int, default=1
+        Rows per update: their mean gradient at the same coefficients is one step, and t in `learning_rate` counts
+        steps.
     n_threads : int or None, default=None
-        Accepted as everywhere in fastloss; a single weight vector is trained by one thread.
+        Threads for the models of several outputs or quantiles; None: as many as useful.  The result does not depend on
+        it.
 
     Attributes
     ----------
-    coef_ : ndarray of shape (n_features,)
+    coef_ : ndarray of shape (n_features,), (n_outputs, n_features) or (n_quantiles, n_features)
         Coefficients, in X's dtype.
-    intercept_ : ndarray of shape (1,)
-        Intercept, in X's dtype.
+    intercept_ : ndarray of shape (1,), (n_outputs,) or (n_quantiles,)
+        Intercepts, in X's dtype.
     n_iter_ : int
-        Epochs run.
+        Epochs run; with several models the largest number.
     t_ : float
-        ``1 + n_iter_ * n_samples``.
+        Number of the next update: ``1 + n_iter_ * n_samples``, with batches ``1 + n_iter_ * n_batches``.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of str
@@ -93,6 +126,7 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
         *,
         penalty="l2",
         alpha=0.0001,
+        l1_ratio=0.15,
         fit_intercept=True,
         max_iter=1000,
         tol=1e-3,
@@ -105,12 +139,18 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
         learning_rate="invscaling",
         eta0=0.01,
         power_t=0.25,
+        early_stopping=False,
+        validation_fraction=0.1,
         n_iter_no_change=5,
+        warm_start=False,
+        average=False,
+        batch_size=1,
         n_threads=None,
     ):
         self.loss = loss
         self.penalty = penalty
         self.alpha = alpha
+        self.l1_ratio = l1_ratio
         self.fit_intercept = fit_intercept
         self.max_iter = max_iter
         self.tol = tol
@@ -123,8 +163,15 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
         self.learning_rate = learning_rate
         self.eta0 = eta0
         self.power_t = power_t
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
+        self.average = average
+        self.batch_size = batch_size
         self.n_threads = n_threads
+
+    _passive_loss = "epsilon_insensitive"
 
     @staticmethod
     def _loss_names() -> tuple[str, ...]:
@@ -134,21 +181,38 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
     def _accepts(loss: Loss) -> bool:
         return loss.kind == "regression"
 
-    def fit(self, X, y, coef_init=None, intercept_init=None, sample_weight=None):
+    def _several_quantiles(self) -> bool:
+        return self.loss in QUANTILE_LOSSES and np.ndim(self.quantile) == 1
+
+    def _make_losses(self) -> tuple[Loss, ...]:
+        """The loss, or one for each of several quantiles."""
+        if not self._several_quantiles():
+            return (self._make_loss(),)
+        quantiles = list(self.quantile)
+        if not quantiles:
+            raise ValueError("quantile must be a number or at least one number, got an empty sequence")
+        for quantile in quantiles:
+            check_real("quantile", quantile, 0.0)
+        return tuple(get_loss(self.loss, **{"quantile": q, **(self.loss_params or {})}) for q in quantiles)
+
+    def fit(self, X, y, coef_init=None, intercept_init=None, sample_weight=None, *, offset=None):
         """Train on X and y from scratch, or from given start values.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Dense rows or CSR (other sparse formats are converted); float32 and float64 are used as they are.
-        y : array-like of shape (n_samples,)
-            Targets, in the domain of the loss ("poisson": >= 0, ...).
-        coef_init : array-like of shape (n_features,), default=None
-            Start values of the coefficients; None: zeros.
-        intercept_init : array-like of shape (1,), default=None
-            Start value of the intercept; None: zero.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets, in the domain of the loss ("poisson": >= 0, ...).  Every output gets its own coefficients, all in
+            the same passes over X.
+        coef_init : array-like of the shape of `coef_`, default=None
+            Start values of the coefficients; None: zeros, or with `warm_start` those of the last fit.
+        intercept_init : array-like of the shape of `intercept_`, default=None
+            Start values of the intercepts; None: likewise.
         sample_weight : array-like of shape (n_samples,), default=None
             Factors >= 0 on the samples' steps; not in the objective that `tol` looks at.
+        offset : array-like of shape (n_samples,), default=None
+            Added to the raw predictions, for instance the logarithm of an exposure with "poisson".
 
         Returns
         -------
@@ -165,27 +229,159 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
             The fit diverged, or `max_iter` epochs were not enough.
         """
         self._check_parameters()
-        loss = self._make_loss()
-        X, y = self._check_training_data(X, y)
-        y = np.ascontiguousarray(y, dtype=X.dtype)
-        check_targets(loss._kernel, y)
-        coef = start_values("coef_init", coef_init, (1, X.shape[1]), X.dtype)
-        intercept = start_values("intercept_init", intercept_init, (1,), X.dtype)
-        progress = self._train(X, y, sample_weight, coef, intercept, loss=loss)
-        self._store(progress, X.shape[0], loss, coef_=coef[0], intercept_=intercept)
+        problem = self._make_problem(X, y, sample_weight, offset, first=True, allow_zero=False)
+        self._fit_problem(problem, coef_init, intercept_init, _flat=self._is_flat(problem))
         return self
 
-    def predict(self, X):
+    def partial_fit(self, X, y, sample_weight=None, *, offset=None):
+        """Train one epoch on a batch, on from where the last call ended.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            A batch.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Factors >= 0 on the samples' steps; all zero: nothing is learnt.
+        offset : array-like of shape (n_samples,), default=None
+            Added to the raw predictions.
+
+        Returns
+        -------
+        self : SGDLossRegressor
+
+        Raises
+        ------
+        ValueError
+            Bad parameter or data (the message names it), or the coefficients overflowed.
+        """
+        self._check_parameters(streaming=True)
+        first = not hasattr(self, "coef_")
+        problem = self._make_problem(X, y, sample_weight, offset, first=first, allow_zero=True)
+        if not first and problem.n_scores != len(self._state.coef):
+            raise ValueError(f"y has {problem.n_scores} outputs, earlier batches had {len(self._state.coef)}")
+        self._partial_fit_problem(problem, _flat=self._is_flat(problem) if first else self._flat)
+        return self
+
+    def _make_problem(
+        self, X: Any, y: Any, sample_weight: Any, offset: Any, *, first: bool, allow_zero: bool
+    ) -> Problem:
+        """Checked data as a training problem."""
+        losses = self._make_losses()
+        X, y = self._check_training_data(X, y, first=first, multi_output=not self._several_quantiles())
+        sample_weight = self._check_weight(sample_weight, X.shape[0], allow_zero=allow_zero)
+        y = np.ascontiguousarray(y, dtype=X.dtype)
+        for loss in losses:
+            check_targets(loss._kernel, y)
+        n_scores = len(losses) if self._several_quantiles() else (y.shape[1] if y.ndim == 2 else 1)
+        return Problem(X, y, losses, n_scores, sample_weight, _check_offset(offset, X.shape[0]))
+
+    def _is_flat(self, problem: Problem) -> bool:
+        """Whether `coef_` and predictions have one dimension less."""
+        return problem.targets.ndim == 1 and not self._several_quantiles()
+
+    def _public_coef(self, coef: NDArray[Any]) -> NDArray[Any]:
+        flat = self._state.coef.shape[0] == 1 and getattr(self, "_flat", True)
+        return coef[0].copy() if flat else coef.copy()
+
+    def _validation_rows(self, problem: Problem) -> NDArray[np.intp]:
+        splitter = ShuffleSplit(test_size=self.validation_fraction, random_state=self.random_state)
+        return next(splitter.split(np.zeros((problem.X.shape[0], 1))))[1]
+
+    def _validation_scores(self, problem: Problem, raw: NDArray[Any]) -> NDArray[np.float64]:
+        return np.array([_score(problem, k, raw[:, k]) for k in range(problem.n_scores)])
+
+    def _raw(self, X: Any, offset: Any) -> NDArray[Any]:
+        scores = self._scores(X)
+        offset = _check_offset(offset, len(scores))
+        return scores if offset is None else scores + offset[:, None].astype(scores.dtype)
+
+    def predict(self, X, *, offset=None):
         """What the loss estimates (mean, median, quantile, expected count, ...).
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        offset : array-like of shape (n_samples,), default=None
+            Added to the raw predictions, as in `fit`.
 
         Returns
         -------
-        y : ndarray of shape (n_samples,)
+        y : ndarray of shape (n_samples,), (n_samples, n_outputs) or (n_samples, n_quantiles)
             In X's dtype; for losses with a log link ("poisson", "gamma", ...) on the scale of y, not of its logarithm.
         """
-        scores = np.ascontiguousarray(self._scores(X)[:, 0])
-        return self._fitted_loss.predict(scores)
+        check_is_fitted(self)
+        raw = self._raw(X, offset)
+        losses = self._losses if len(self._losses) > 1 else self._losses * raw.shape[1]
+        columns = [loss.predict(np.ascontiguousarray(raw[:, k])) for k, loss in enumerate(losses)]
+        return columns[0] if self._flat else np.column_stack(columns)
+
+    def score(self, X, y, sample_weight=None, *, offset=None):
+        """How much better than the best constant the predictions are: 1 is perfect, 0 no better.
+
+        R² for most losses; for count losses and quantiles the same with the loss in place of the squared error,
+        D² = 1 - (loss - smallest possible loss) / (loss of the best constant - smallest possible loss).
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            True targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+        offset : array-like of shape (n_samples,), default=None
+            Added to the raw predictions, as in `fit`.
+
+        Returns
+        -------
+        score : float
+            The mean over outputs or quantiles.
+        """
+        check_is_fitted(self)
+        raw = self._raw(X, offset)
+        y = np.ascontiguousarray(check_array(y, ensure_2d=False, dtype=raw.dtype, input_name="y"))
+        if y.shape[0] != raw.shape[0]:
+            raise ValueError(f"y has {y.shape[0]} elements, X has {raw.shape[0]} rows")
+        for loss in self._losses:
+            check_targets(loss._kernel, y)
+        weight = self._check_weight(sample_weight, len(raw), allow_zero=False)
+        problem = Problem(raw, y, self._losses, raw.shape[1], weight)
+        return float(np.mean([_score(problem, k, raw[:, k]) for k in range(problem.n_scores)]))
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+def _check_offset(offset: Any, n: int) -> NDArray[np.float64] | None:
+    if offset is None:
+        return None
+    offset = check_array(offset, ensure_2d=False, dtype=np.float64, order="C", input_name="offset")
+    if offset.shape != (n,):
+        raise ValueError(f"offset must have one element per row of X, ({n},), got shape {offset.shape}")
+    return offset
+
+
+def _score(problem: Problem, k: int, raw: NDArray[Any]) -> float:
+    """R² or D² of one output."""
+    loss, y, weight = problem.loss_of(k), np.ascontiguousarray(problem.target_of(k)), problem.sample_weight
+    raw = np.ascontiguousarray(raw)
+    if loss.link == "log":
+        constant = np.log(np.average(y, weights=weight))
+        with np.errstate(divide="ignore"):
+            smallest = loss.loss(y, np.log(np.maximum(y, 0)), weight)
+    elif loss.name in QUANTILE_LOSSES:
+        # a convex function of one number, piecewise linear or close to it
+        low, high = float(y.min()), float(y.max())
+        constant = minimize_scalar(
+            lambda c: loss.loss(y, np.full_like(y, c), weight), bounds=(low, high), method="bounded"
+        ).x
+        smallest = 0.0
+    else:
+        return r2_score(y, loss.predict(raw), sample_weight=weight)
+    excess = loss.loss(y, raw, weight) - smallest
+    of_constant = loss.loss(y, np.full_like(y, constant), weight) - smallest
+    if of_constant <= 0:
+        return 1.0 if excess <= 0 else 0.0
+    return 1.0 - excess / of_constant
