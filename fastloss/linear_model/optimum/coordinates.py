@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 
-from fastloss.linear_model.columns import Moments
+from fastloss.linear_model.optimum.columns import Moments
 
 # A's diagonal is 1 when this is added.  Second moments of float32 rows are sums of a few thousand products in float32.
 RIDGE = {np.dtype(np.float32): 1e-6, np.dtype(np.float64): 1e-10}

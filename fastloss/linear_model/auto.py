@@ -1,0 +1,196 @@
+"""learning_rate="auto": a training problem handed to the solver of `optimum`, score by score where it must be."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+
+from fastloss.linear_model.constants import best_constant
+from fastloss.linear_model.optimum import Certificate, Model, Task, minimise
+from fastloss.linear_model.problem import Problem
+from fastloss.linear_model.schedules import State, penalties
+
+# Multipliers of losses with kinks, and labels of one-vs-rest, are arrays (n, K): with more elements than this, scores
+# are trained in groups.
+LARGEST_TABLE = 50_000_000
+
+
+class Settings(Protocol):
+    """The estimator's parameters that training looks at."""
+
+    penalty: str | None
+    alpha: float
+    l1_ratio: float | None
+    fit_intercept: bool
+    max_iter: int
+    tol: float | None
+    n_threads: int | None
+
+
+Monitor = Callable[[int, float, float, Callable[[], Model]], bool]
+
+
+@dataclass
+class Outcome:
+    """How a fit ended.
+
+    Attributes
+    ----------
+    n_iter : int
+        Passes over X.
+    converged : bool
+        Whether every certificate is within tol.
+    gap : float
+        The largest relative distance from the optimum that is certified.
+    """
+
+    n_iter: int
+    converged: bool
+    gap: float
+
+
+def train(
+    problem: Problem,
+    state: State,
+    settings: Settings,
+    *,
+    warm: bool = False,
+    bounds: tuple[NDArray, NDArray] | None = None,
+    monitor: Monitor | None = None,
+) -> Outcome:
+    """Set the coefficients and intercepts of `state` to the optimum.
+
+    Parameters
+    ----------
+    problem : Problem
+    state : State
+    settings : Settings
+    warm : bool
+        Whether to start from `state`, not from the best constant.
+    bounds : tuple of ndarray (d,), or None
+    monitor : callable, or None
+        Called with (passes, loss, objective, function that returns the model) as a fit goes on; True ends it.
+    """
+    passes, outcomes = 0, []
+    for scores, task in tasks(problem, settings, bounds):
+        start = (state.coef[scores].astype(np.float64), state.intercept[scores].copy()) if warm else None
+        model, certificate, used = solve(task, settings, start, max(settings.max_iter - passes, 1), monitor)
+        state.coef[scores], state.intercept[scores] = model
+        passes += used
+        outcomes.append(certificate)
+    gap = max(c.gap / c.scale for c in outcomes)
+    tol = settings.tol
+    return Outcome(passes, all(c.within(tol) for c in outcomes) if tol is not None else False, gap)
+
+
+def solve(
+    task: Task, settings: Settings, start: Model | None, max_passes: int, monitor: Monitor | None
+) -> tuple[Model, Certificate, int]:
+    """The optimum of one task."""
+    constant = (np.zeros((task.K, task.X.shape[1])), np.zeros(task.K))
+    if task.fit_intercept:
+        constant = (constant[0], _constant(task))
+
+    def report(passes: int, objective: float, model: Callable[[], Model]) -> bool:
+        assert monitor is not None
+        return monitor(passes, objective - task.penalty(model()[0]), objective, model)
+
+    return minimise(
+        task, constant, start, tol=settings.tol, max_passes=max_passes, report=None if monitor is None else report
+    )
+
+
+def _constant(task: Task) -> NDArray:
+    if task.quantiles is None:
+        return best_constant(task.loss, task.y, task.K, task.weight, task.offset)
+    y = task.y
+    return np.array(
+        [
+            best_constant(type(task.loss)(quantile=q), y[:, k], 1, task.weight, task.offset)[0]
+            for k, q in enumerate(task.quantiles)
+        ]
+    )
+
+
+def tasks(problem: Problem, settings: Settings, bounds: tuple[NDArray, NDArray] | None) -> Iterator[tuple[slice, Task]]:
+    """The tasks a problem is made of, and which scores each has."""
+    lasso, ridge = penalties(settings)
+    n, K = problem.X.shape[0], problem.n_scores
+    loss, weight = problem.losses[0], _weights(problem)
+    several = len(problem.losses) > 1
+    quantiles = np.array([one.params["quantile"] for one in problem.losses]) if several else None
+    size = K if problem.joint else max(1, min(K, LARGEST_TABLE // max(n, 1)))
+    if several and loss.name != "quantile":
+        size = 1  # a kernel has the same parameters for all outputs
+    for begin in range(0, K, size):
+        scores = slice(begin, min(begin + size, K))
+        count = scores.stop - begin
+        together = quantiles is not None and size > 1
+        y = _targets(problem, scores)
+        if together:
+            y = np.broadcast_to(y[:, None] if y.ndim == 1 else y, (n, count))
+        yield (
+            scores,
+            Task(
+                problem.X,
+                y,
+                problem.losses[begin] if several else loss,
+                count,
+                weight=weight,
+                offset=_offsets(problem.offset, count),
+                quantiles=quantiles[scores] if together and quantiles is not None else None,
+                ridge=ridge,
+                lasso=lasso,
+                bounds=bounds,
+                fit_intercept=settings.fit_intercept,
+                n_threads=settings.n_threads,
+            ),
+        )
+
+
+def _offsets(offset: NDArray | None, count: int) -> NDArray | None:
+    return offset if offset is None or count == 1 else np.broadcast_to(offset[:, None], (len(offset), count))
+
+
+def _targets(problem: Problem, scores: slice) -> NDArray:
+    """Targets of some scores: labels of a joint loss, ±1 for the classes, or numbers."""
+    y = problem.targets
+    if problem.joint:
+        return y
+    if problem.positive is not None:
+        signs = np.where(y[:, None] == np.array(problem.positive[scores], y.dtype), np.int8(1), np.int8(-1))
+        return signs[:, 0] if signs.shape[1] == 1 else signs
+    if y.ndim == 1:
+        return y
+    return y[:, scores.start] if scores.stop - scores.start == 1 else y[:, scores]
+
+
+def _weights(problem: Problem) -> NDArray[np.float64] | None:
+    """Sample weights times class weights: of a sample's own class, for every one-vs-rest model."""
+    weight, classes, y = problem.sample_weight, problem.class_weight, problem.targets
+    if classes is None:
+        return weight
+    if problem.soft:
+        own = classes[0, 0] + (classes[0, 1] - classes[0, 0]) * y.astype(np.float64)
+    else:
+        own = (classes[0] if len(classes) == 1 else classes[:, 1])[y]
+    return own if weight is None else own * weight
+
+
+def warn_about(outcome: Outcome, settings: Settings) -> None:
+    """Say so when the optimum was not reached."""
+    if settings.tol is None or outcome.converged:
+        return
+    known = f"the certified distance is {outcome.gap:.1e}" if np.isfinite(outcome.gap) else "no distance is certified"
+    warnings.warn(
+        "Maximum number of iteration reached before convergence. Consider increasing max_iter to improve the fit. "
+        f"({outcome.n_iter} passes over X of at most max_iter={settings.max_iter}; {known}, tol={settings.tol} wanted)",
+        ConvergenceWarning,
+        stacklevel=5,
+    )

@@ -1,0 +1,96 @@
+"""The best constant: where intercepts start, and what objectives that cross zero are compared with."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastloss.losses import Loss
+
+SAMPLE = 100_000  # targets that are looked at: a start does not have to be exact
+WIDEST = 30.0  # of log-odds and the like: exp(-30) is 1e-13
+BISECTIONS = 60
+
+
+def best_constant(
+    loss: Loss, y: NDArray, K: int, weight: NDArray | None = None, offset: NDArray | None = None
+) -> NDArray:
+    """Intercepts of the best model without coefficients: the mean, a quantile, log-odds, class frequencies ...
+
+    Parameters
+    ----------
+    loss : Loss
+    y : ndarray of shape (n,) or (n, K)
+        As the loss takes them.
+    K : int
+    weight : ndarray of shape (n,), optional
+    offset : ndarray of shape (n,) or (n, K), optional
+
+    Returns
+    -------
+    ndarray of shape (K,)
+    """
+    if loss.kind == "multiclass":
+        return _log_frequencies(y, K, weight)
+    columns = y.reshape(len(y), -1)
+    offsets = None if offset is None else offset.reshape(len(y), -1)
+    return np.array(
+        [
+            _pointwise(
+                loss, columns[:, k], weight, None if offsets is None else offsets[:, min(k, offsets.shape[1] - 1)]
+            )
+            for k in range(K)
+        ]
+    )
+
+
+def _log_frequencies(y: NDArray, K: int, weight: NDArray | None) -> NDArray:
+    weights = np.ones(len(y)) if weight is None else weight
+    mass = weights @ y if y.ndim == 2 else np.bincount(y.astype(np.intp), weights, K)
+    logs = np.log(np.maximum(mass / mass.sum(), np.exp(-WIDEST)))
+    return logs - logs.mean()
+
+
+def _pointwise(loss: Loss, y: NDArray, weight: NDArray | None, offset: NDArray | None) -> float:
+    if loss.link == "log":
+        return _log_mean(y, weight, offset)
+    y, weight, offset = _reduced(y, weight, offset)
+    known = weight > 0
+    y, weight, offset = y[known], weight[known], offset[known]
+    if not loss.convex and loss.kind == "regression":
+        return float(np.median(y - offset))  # where robust losses have their best minimum, or close to it
+    if loss.kind == "regression":
+        low, high = float((y - offset).min()), float((y - offset).max())
+    else:
+        low, high = -WIDEST - float(offset.max()), WIDEST - float(offset.min())
+    for _ in range(BISECTIONS):
+        middle = 0.5 * (low + high)
+        slope = float(weight @ loss.gradient(y, offset + middle, reduction="none", n_threads=1))
+        if slope == 0.0:
+            return middle
+        low, high = (low, middle) if slope > 0 else (middle, high)
+    return 0.5 * (low + high)
+
+
+def _log_mean(y: NDArray, weight: NDArray | None, offset: NDArray | None) -> float:
+    """log of the mean of y per unit of exp(offset)."""
+    weights = np.ones(len(y)) if weight is None else weight
+    mean = float(weights @ y) / float(weights.sum() if offset is None else weights @ np.exp(offset))
+    return float(np.log(mean)) if mean > 0 else -WIDEST
+
+
+def _reduced(y: NDArray, weight: NDArray | None, offset: NDArray | None) -> tuple[NDArray, NDArray, NDArray]:
+    """Two labels with the sums of their weights; or some of the samples."""
+    if offset is None and y.dtype == np.int8:
+        weights = np.ones(len(y)) if weight is None else weight
+        positive = float(weights[y > 0].sum())
+        return np.array([1.0, -1.0]), np.array([positive, float(weights.sum()) - positive]), np.zeros(2)
+    some = slice(None, None, max(1, len(y) // SAMPLE))
+    if weight is not None and not weight[some].any():
+        some = slice(None)
+    y = np.asarray(y[some], np.float64)
+    return (
+        y,
+        np.ones(len(y)) if weight is None else weight[some],
+        np.zeros(len(y)) if offset is None else offset[some],
+    )

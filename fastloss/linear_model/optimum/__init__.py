@@ -1,0 +1,83 @@
+"""learning_rate="auto": the optimum of the objective, found without tuning and certified.
+
+The objective is the weighted mean of the loss plus alpha·[(1 − l1_ratio)/2·‖coef‖² + l1_ratio·‖coef‖₁].
+
+Smooth losses (``descend``): L-BFGS in coordinates where the hessian is close to the identity (``coordinates``), each
+evaluation one pass of the linear objective; where progress slows, the coordinates are made afresh from the hessian at
+the present point, so that the next steps are close to Newton's.  L1 and bounds become bounds of L-BFGS-B: zeros are
+true zeros.
+
+Losses with kinks (``descend_by_multipliers``): the method of multipliers.  raw_i = z_i is relaxed with multipliers u_i
+and a quadratic term 1/(2 step); minimised over z that is the loss's Moreau envelope at raw + step·u: a smooth problem
+for ``descend`` of the same form.  The new multipliers are the envelope's slopes.  For any u the relaxed problem's
+minimum is a lower bound of the optimum (it is the augmented dual function), so the distance between objective and
+bound is a duality gap.  No step size has to vanish, so the problems stay well conditioned.
+
+Certificates: ``Certificate`` says what is known about the distance from the optimum.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import threadpoolctl
+
+from fastloss.linear_model.optimum.columns import moments
+from fastloss.linear_model.optimum.multipliers import descend_by_multipliers
+from fastloss.linear_model.optimum.smooth import CAUTION, Smooth, descend, first_coordinates, wants_full
+from fastloss.linear_model.optimum.task import Certificate, Model, PassesUsedUp, Report, Scale, Task, Watch
+
+__all__ = ["Certificate", "Model", "Task", "minimise"]
+
+
+def minimise(task: Task, constant: Model, start: Model | None = None, *, tol: float | None, max_passes: int,
+             report: Report | None = None) -> tuple[Model, Certificate, int]:  # fmt: skip
+    """The model of least objective.
+
+    Parameters
+    ----------
+    task : Task
+    constant : tuple
+        Zero coefficients, and the intercepts of the best constant (zeros without intercept).
+    start : tuple, optional
+        Where to start, if not there.
+    tol : float or None
+        Relative distance from the optimum; None: as close as `max_passes` allow.
+    max_passes : int
+        Largest number of passes over X.
+    report : callable, optional
+        Called with (passes, objective, function that returns the model) after every iteration; True ends the fit.
+
+    Returns
+    -------
+    model : tuple
+    certificate : Certificate
+    passes : int
+    """
+    watch = Watch(max_passes, start or constant, report)
+    scale = Scale(task, constant)
+    wanted = 0.0 if tol is None else tol
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):
+        try:
+            model, certificate = _minimise(task, start or constant, wanted, scale, watch)
+        except PassesUsedUp:
+            model, certificate = watch.latest(), Certificate(watch.objective, np.inf, scale(watch.objective))
+    return model, certificate, watch.passes
+
+
+def _minimise(task: Task, model: Model, tol: float, scale: Scale, watch: Watch) -> tuple[Model, Certificate]:
+    watch.pass_over()
+    full = wants_full(task)
+    weight = task.weight
+    rows = None if weight is None else lambda place, block: weight[place][:, None]
+    spread = moments(task.X, rows, 1, full=full)
+    if task.loss.piecewise_linear:
+        return descend_by_multipliers(task, model, spread, tol, scale, watch)
+    smooth = Smooth(task, task.loss._kernel, watch, offset=task.offset)
+    coordinates = first_coordinates(smooth, model, spread)
+    value = scale.constant
+    while True:
+        before = value
+        model, value, gap, coordinates = descend(smooth, model, coordinates, lambda f: tol * scale(f))
+        done = gap <= tol * scale(value) or before - value <= CAUTION * tol * scale(value)
+        if tol > 0 and done:
+            return model, Certificate(value, gap, scale(value))

@@ -1,0 +1,303 @@
+"""Smooth problems: L-BFGS-B in coordinates where the hessian is close to the identity, round by round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastloss._kernels import dispatch, linear
+from fastloss.linear_model.optimum.columns import Moments, moments, raw_predictions
+from fastloss.linear_model.optimum.coordinates import Coordinates
+from fastloss.linear_model.optimum.task import Model, Task, Watch, some_rows
+
+Target = Callable[[float], float]
+
+# Full second moments while they cost about as much as ten evaluations; otherwise variances alone.
+FULL_COLUMNS, FULL_CLASSES = 1000, 30
+# Evaluations between two looks at whether fresh coordinates are needed.
+ROUND_EXACT, ROUND_ROUGH = 12, 150
+FEW = 4  # evaluations of a round that made no progress
+LEAST_WINDOW = 5  # iterations whose gains are added up
+# An estimate of the distance from the optimum is trusted to this factor.
+CAUTION = 0.25
+
+
+class Smooth:
+    """A smooth objective: factor·mean(kernel(y, stretch·raw)) + tilt·mean(raw) + ridge/2·‖coef‖² + constant.
+
+    `stretch` and `factor` turn sparsemax into the envelope of the multiclass hinge, `tilt` the absolute error into
+    quantile losses, each of the one with the other's kernel.
+    """
+
+    def __init__(self, task: Task, kernel: Any, watch: Watch, *, offset: NDArray | None = None, factor: float = 1.0,
+                 stretch: float = 1.0, tilt: NDArray | None = None, means: NDArray | None = None,
+                 constant: float = 0.0, reported: bool = True) -> None:  # fmt: skip
+        self.task, self.kernel, self.watch, self.offset = task, kernel, watch, offset
+        self.factor, self.stretch, self.tilt, self.means, self.constant = factor, stretch, tilt, means, constant
+        self.reported = reported  # whether its values are the objective's
+        self.compiled = task.compiled(kernel, offset)
+
+    def __call__(self, model: Model) -> tuple[float, NDArray, NDArray]:
+        """Value, and gradients by coef and intercept."""
+        self.watch.pass_over()
+        coef, intercept = model
+        with np.errstate(over="ignore"):  # a step too far is inf, and L-BFGS takes a shorter one
+            value, by_coef, by_intercept = self.compiled.evaluate(
+                linear.VALUE, (self.stretch * coef, self.stretch * intercept)
+            )
+        value = self.factor * value + self.constant + 0.5 * self.task.ridge * float(np.vdot(coef, coef))
+        by_coef = self.factor * self.stretch * by_coef + self.task.ridge * coef
+        by_intercept = self.factor * self.stretch * by_intercept
+        if self.tilt is not None and self.means is not None:
+            value += float(self.tilt @ (coef @ self.means + intercept))
+            by_coef = by_coef + self.tilt[:, None] * self.means
+            by_intercept = by_intercept + self.tilt
+        return value, by_coef, by_intercept
+
+    def curvatures(self, model: Model) -> Callable[[slice, Any], NDArray]:
+        """Second derivatives of the rows of a block, divided by the sum of the weights: what `moments` takes."""
+
+        def of_rows(place: slice, block: Any) -> NDArray:
+            hess = self.second_derivatives(place, raw_predictions(block, *model))
+            weight = self.task.rows_of(self.task.weight, place)
+            return (hess if weight is None else hess * weight[:, None]) / self.task.total_weight
+
+        return of_rows
+
+    def second_derivatives(self, place: slice, raw: NDArray) -> NDArray:
+        """Second derivatives by raw, (rows, K), unweighted; where a loss is not convex they are kept positive."""
+        hess = self._per_sample(dispatch.GRADIENT | dispatch.HESSIAN, place, self.stretch * raw)[1]
+        hess = np.asarray(hess, np.float64).reshape(len(raw), -1) * (self.factor * self.stretch**2)
+        return np.maximum(np.nan_to_num(hess, nan=0.0, posinf=1e300), 0.0 if self.task.loss.convex else 1e-3)
+
+    def slopes(self, place: slice, raw: NDArray) -> NDArray:
+        """Slopes by raw of a block's rows, unweighted."""
+        grad = self._per_sample(dispatch.GRADIENT, place, self.stretch * raw)
+        return self.factor * self.stretch * np.asarray(grad, np.float64).reshape(raw.shape)
+
+    def _per_sample(self, want: int, place: slice, raw: NDArray) -> Any:
+        offset = self.task.rows_of(self.offset, place)
+        if offset is not None:
+            raw = raw + offset.reshape(len(raw), -1)
+        y = self.task.y[place]
+        raw = np.ascontiguousarray(raw, self.task.dtype)
+        if y.ndim == 1 and not self.kernel.scores:
+            raw = raw[:, 0]
+        return dispatch.evaluate(self.kernel, want, y, raw, None, "none", None, None, None, 1, "exact")
+
+
+def fresh_coordinates(smooth: Smooth, model: Model, last: Coordinates) -> Coordinates:
+    """Coordinates from the hessian at a model; one pass over X."""
+    task = smooth.task
+    smooth.watch.pass_over()
+    present = moments(task.X, smooth.curvatures(model), task.K, full=last.factors is not None and refreshable(task))
+    if last.factors is not None and present.spread.ndim == 2:
+        every = np.zeros(task.K, np.intp)
+        ratio = np.sqrt(np.maximum(present.spread, 0) / np.maximum(np.einsum("kjj->kj", last.overall.spread), 1e-300))
+        present.spread = last.overall.spread[every] * ratio[:, :, None] * ratio[:, None, :]
+    return Coordinates(present, last.overall, task.ridge, task.fit_intercept, task.dtype)
+
+
+def wants_full(task: Task) -> bool:
+    """Whether coordinates are made from full second moments."""
+    plain = task.lasso == 0 and task.bounds is None
+    n, d = task.X.shape
+    return plain and d <= min(FULL_COLUMNS, max(n, 50)) and task.K <= FULL_CLASSES
+
+
+def refreshable(task: Task) -> bool:
+    """Whether full second moments of every score are worth their time."""
+    return task.X.shape[1] * task.K <= 1000
+
+
+class Descent:
+    """The course of a minimisation, and what it says about the distance that is left."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+        self.slope = np.inf  # half the squared slope at the latest evaluation
+
+    def remaining(self) -> float:
+        """What the coming iterations will still gain: about what the last third of the iterations did.
+
+        A distance that shrinks like a power p of the number of iterations leaves 2 (p = 1), 0.8 (p = 2), 0.4 (p = 3)
+        times that, one that shrinks geometrically less.
+        """
+        values = self.values
+        w = max(LEAST_WINDOW, len(values) // 3)
+        return values[-w - 1] - values[-1] if len(values) > w else np.inf
+
+
+def descend(smooth: Smooth, model: Model, coordinates: Coordinates, target: Target, *, certify: bool = True
+            ) -> tuple[Model, float, float, Coordinates]:  # fmt: skip
+    """Minimise a smooth objective, plus L1, within bounds, until the estimated distance from the minimum is `target`.
+
+    Parameters
+    ----------
+    smooth : Smooth
+    model : Model
+        Where to start.
+    coordinates : Coordinates
+    target : callable
+        From the present value to the distance that is wanted.
+    certify : bool
+        Whether the distance must be Newton's decrement where coordinates are made from full second moments, rather
+        than an estimate from the course of the minimisation.
+
+    Returns
+    -------
+    model, value, gap, coordinates
+        The last coordinates are those that are best now.
+    """
+    exact = coordinates.factors is not None and refreshable(smooth.task)
+    # the hessian of coupled scores is not that of each score alone, which coordinates are made from
+    caution = CAUTION if smooth.kernel.scores and exact else 2 * CAUTION
+    course = Descent()
+    value = np.inf
+    while True:
+        before, last = smooth.watch.passes, value
+        model, value, gap, stuck = one_round(smooth, model, coordinates, lambda f: caution * target(f), course)
+        wanted = caution * target(value)
+        stuck = stuck and smooth.watch.passes - before <= FEW
+        stuck = stuck or last - value <= 8 * np.finfo(smooth.task.dtype).eps * abs(value)
+        if gap <= wanted and not (exact and certify):
+            break
+        coordinates = fresh_coordinates(smooth, model, coordinates)
+        if exact:
+            value, gap = newton_decrement(smooth, model, coordinates)
+        if gap <= wanted or stuck:
+            break
+    return model, value, gap, coordinates
+
+
+def newton_decrement(smooth: Smooth, model: Model, coordinates: Coordinates) -> tuple[float, float]:
+    """Value at a model, and ½·slope·(inverse hessian)·slope by the hessian that the coordinates were made from."""
+    value, *by = smooth(model)
+    slope = coordinates.gradient(*by)
+    return value, 0.5 * float(slope @ slope)
+
+
+def one_round(smooth: Smooth, model: Model, coordinates: Coordinates, target: Target, course: Descent
+              ) -> tuple[Model, float, float, bool]:  # fmt: skip
+    """Some iterations of L-BFGS-B from a model: the new model, its value, the distance left, whether it got stuck."""
+    from scipy.optimize import minimize  # a third of a second to import
+
+    exact = coordinates.factors is not None and refreshable(smooth.task)
+    problem = InCoordinates(smooth, coordinates)
+    start = problem.place(model)
+    value, slope = problem(start)
+    # L-BFGS-B begins with a step of length 1, which is Newton's step if the slope has that length
+    unit = max(float(np.linalg.norm(slope)), np.finfo(float).tiny)
+    known = [(value, slope)]
+
+    def function(v: NDArray) -> tuple[float, NDArray]:
+        first = len(known) > 0 and np.array_equal(v, start / unit)
+        value, slope = known.pop() if first else problem(unit * v)
+        course.slope = 0.5 * float(slope @ slope)
+        return value / unit**2, slope / unit
+
+    def after_step(intermediate_result: Any) -> None:
+        course.values.append(float(intermediate_result.fun) * unit**2)
+        at = unit * intermediate_result.x
+        smooth.watch.note(course.values[-1], lambda: problem.model(at), report=smooth.reported)
+        wanted = target(course.values[-1])
+        if course.remaining() <= wanted or (exact and course.slope <= CAUTION * wanted):
+            raise StopIteration
+
+    iterations = ROUND_EXACT if exact else ROUND_ROUGH
+    options = {"maxiter": iterations, "maxfun": 10 * iterations + 20, "ftol": 0, "gtol": 0, "maxcor": 10}
+    limits = problem.limits if problem.limits is None else problem.limits / unit
+    result = minimize(
+        function, start / unit, jac=True, method="L-BFGS-B", bounds=limits, callback=after_step, options=options
+    )
+    stuck = result.nit < iterations and course.remaining() > target(course.values[-1] if course.values else value)
+    gap = distance_left(result, limits, course, unit)
+    model = problem.model(unit * result.x)
+    return model, float(result.fun) * unit**2 - problem.overlap(unit * result.x), gap, stuck
+
+
+class InCoordinates:
+    """A smooth objective plus L1, of coordinates (with L1: of their positive and negative parts)."""
+
+    def __init__(self, smooth: Smooth, coordinates: Coordinates) -> None:
+        task = smooth.task
+        self.smooth, self.coordinates, self.size = smooth, coordinates, coordinates.size
+        self.split = task.lasso > 0
+        table = np.zeros((task.K, task.X.shape[1] + task.fit_intercept))
+        table[:, : task.X.shape[1]] = task.lasso * coordinates.scale
+        self.lasso = table.ravel()
+        self.limits = coordinate_bounds(task, coordinates)
+
+    def joined(self, v: NDArray) -> NDArray:
+        """The coordinates themselves."""
+        return v[: self.size] - v[self.size :] if self.split else v
+
+    def model(self, v: NDArray) -> Model:
+        """The model at v."""
+        return self.coordinates.model(self.joined(v))
+
+    def place(self, model: Model) -> NDArray:
+        """The v of a model."""
+        v = self.coordinates.place(*model)
+        return np.concatenate([np.maximum(v, 0), np.maximum(-v, 0)]) if self.split else v
+
+    def __call__(self, v: NDArray) -> tuple[float, NDArray]:
+        """Value and gradient."""
+        value, *by = self.smooth(self.model(v))
+        slope = self.coordinates.gradient(*by)
+        if self.split:
+            value += float(self.lasso @ (v[: self.size] + v[self.size :]))
+            slope = np.concatenate([self.lasso + slope, self.lasso - slope])
+        if not np.isfinite(value):
+            value = np.sqrt(np.finfo(float).max)
+        return value, np.nan_to_num(slope)
+
+    def overlap(self, v: NDArray) -> float:
+        """By how much L1 of the two parts exceeds that of their difference."""
+        return float(2 * self.lasso @ np.minimum(v[: self.size], v[self.size :])) if self.split else 0.0
+
+
+def distance_left(result: Any, limits: Any, course: Descent, unit: float) -> float:
+    """The larger of two estimates: half of slope·(inverse hessian of L-BFGS)·slope, and gains going on as they did."""
+    slope = np.array(result.jac, float)
+    if limits is not None:
+        held = ((result.x <= limits[:, 0]) & (slope > 0)) | ((result.x >= limits[:, 1]) & (slope < 0))
+        slope[held] = 0.0
+    decrement = 0.5 * float(slope @ result.hess_inv.dot(slope)) * unit**2 if slope.any() else 0.0
+    left = course.remaining()
+    return max(decrement, left if np.isfinite(left) else 4 * decrement)
+
+
+def coordinate_bounds(task: Task, coordinates: Coordinates) -> NDArray | None:
+    """Bounds of the coordinates, (size, 2) (twice that for L1: positive parts, then negative ones)."""
+    if task.bounds is None and task.lasso == 0:
+        return None
+    table = np.tile([-np.inf, np.inf], (task.K, task.X.shape[1] + task.fit_intercept, 1))
+    if task.bounds is not None:
+        moves = coordinates.scale > 0
+        for side, bound in enumerate(task.bounds):
+            scaled = np.divide(bound, coordinates.scale, out=np.full_like(coordinates.scale, 0.0), where=moves)
+            table[:, : task.X.shape[1], side] = np.where(moves, scaled, table[:, : task.X.shape[1], side])
+    table = table.reshape(-1, 2)
+    if task.lasso == 0:
+        return table
+    low, high = table[:, 0], table[:, 1]
+    positive = np.column_stack([np.maximum(low, 0), np.maximum(high, 0)])
+    negative = np.column_stack([np.maximum(-high, 0), np.maximum(-low, 0)])
+    return np.vstack([positive, negative])
+
+
+def first_coordinates(smooth: Smooth, model: Model, spread: Moments) -> Coordinates:
+    """Coordinates from the moments of X and the mean second derivative at a model without coefficients."""
+    task = smooth.task
+    rows = some_rows(task)
+    raw = np.broadcast_to(model[1], (len(task.y[rows]), task.K))
+    hess = smooth.second_derivatives(rows, raw)
+    weight = np.ones(len(hess)) if task.weight is None else task.weight[rows]
+    mean = np.maximum(weight @ hess / max(weight.sum(), np.finfo(float).tiny), 1e-8)
+    every = np.zeros(task.K, np.intp)
+    whole = Moments(mean, spread.mean[every], spread.spread[every])
+    return Coordinates(whole, spread, task.ridge, task.fit_intercept, task.dtype)

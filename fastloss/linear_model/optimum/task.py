@@ -1,0 +1,162 @@
+"""What is to be minimised, what is known of a result, how many passes over X it took."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from fastloss._kernels import linear
+from fastloss.linear_model.optimum.columns import working_dtype
+from fastloss.losses import Loss, get_loss
+from fastloss.objective import _parts
+
+Model = tuple[NDArray, NDArray]  # coef (K, d), intercept (K,), float64
+Report = Callable[[int, float, Callable[[], Model]], bool]
+
+
+class PassesUsedUp(Exception):  # noqa: N818 - ends a fit, is not an error
+    """The passes over X that were allowed are used up."""
+
+
+@dataclass
+class Task:
+    """What is to be minimised.
+
+    Attributes
+    ----------
+    X : array or CSR matrix (n, d)
+    y : targets as `LinearObjective` takes them
+    loss : Loss
+    K : int
+        Scores of a sample.
+    weight, offset : ndarray or None
+        Sample weights (n,); offsets (n,), or (n, K).
+    quantiles : ndarray (K,) or None
+        With loss "quantile": one level per score.
+    ridge, lasso : float
+        Factors of ½‖coef‖² and ‖coef‖₁.
+    bounds : tuple of ndarray (d,) or None
+        Least and greatest coefficients.
+    fit_intercept : bool
+    n_threads : int or None
+    """
+
+    X: Any
+    y: NDArray
+    loss: Loss
+    K: int = 1
+    weight: NDArray | None = None
+    offset: NDArray | None = None
+    quantiles: NDArray | None = None
+    ridge: float = 0.0
+    lasso: float = 0.0
+    bounds: tuple[NDArray, NDArray] | None = None
+    fit_intercept: bool = True
+    n_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        self.dtype = working_dtype(self.X)
+        self.parts = _parts(self.X) if sp.issparse(self.X) else self.X
+        self.total_weight = float(self.X.shape[0] if self.weight is None else self.weight.sum())
+
+    def compiled(self, kernel: Any, offset: NDArray | None) -> linear.Linear:
+        """The mean of a kernel's loss over the rows, as a function of the model."""
+        single = self.dtype == np.float32
+        return linear.Linear(kernel, self.parts, self.y, self.weight, offset, self.K, single, self.n_threads)
+
+    def rows_of(self, array: NDArray | None, place: slice) -> NDArray | None:
+        """A block's rows of an array over the samples."""
+        return None if array is None else array[place]
+
+    def penalty(self, coef: NDArray) -> float:
+        """ridge/2·‖coef‖² + lasso·‖coef‖₁."""
+        return 0.5 * self.ridge * float(np.vdot(coef, coef)) + self.lasso * float(np.abs(coef).sum())
+
+
+@dataclass
+class Certificate:
+    """What a fit knows about its distance from the optimum.
+
+    Attributes
+    ----------
+    objective : float
+        At the returned model.
+    gap : float
+        Estimated distance of `objective` from the optimum; for losses with kinks objective − dual bound.
+    scale : float
+        What `gap` is relative to.
+    """
+
+    objective: float
+    gap: float
+    scale: float
+
+    def within(self, tol: float) -> bool:
+        """Whether the relative gap is at most `tol`."""
+        return self.gap <= tol * self.scale
+
+
+class Watch:
+    """Counts passes over X, keeps the latest model, and ends a fit that has used up its passes."""
+
+    def __init__(self, max_passes: int, model: Model, report: Report | None) -> None:
+        self.max_passes, self.report = max_passes, report
+        self.passes = 0
+        self.reserve = 0  # passes kept back for what follows the present minimisation
+        self.latest: Callable[[], Model] = lambda: model
+        self.objective = np.inf
+
+    def pass_over(self) -> None:
+        """Take note of a pass that is about to start."""
+        if self.passes + self.reserve >= self.max_passes:
+            raise PassesUsedUp
+        self.passes += 1
+
+    def note(self, objective: float, model: Callable[[], Model], *, report: bool = True) -> None:
+        """Keep a model, and report its objective."""
+        self.latest, self.objective = model, objective
+        if report and self.report is not None and self.report(self.passes, objective, model):
+            raise PassesUsedUp
+
+
+class Scale:
+    """What a gap is relative to: the objective, or what was gained on the best constant where objectives cross zero."""
+
+    def __init__(self, task: Task, constant: Model) -> None:
+        self.signed = task.loss.link == "log"
+        self.constant = _mean_at_constant(task, constant)
+        # an objective of 0, or close to it, is known to rounding of the terms it is made of
+        self.least = 1e3 * np.finfo(task.dtype).eps * abs(self.constant) + np.finfo(float).tiny
+
+    def __call__(self, objective: float) -> float:
+        """What a gap at this objective is relative to."""
+        return max(self.constant - objective if self.signed else objective, self.least)
+
+
+def at_constant(task: Task, model: Model, rows: slice) -> tuple[NDArray, NDArray, NDArray | None]:
+    """y, raw predictions of a model without coefficients, and weights, of some rows."""
+    y, weight, offset = task.y[rows], task.rows_of(task.weight, rows), task.rows_of(task.offset, rows)
+    raw = np.broadcast_to(model[1], (len(y), task.K))
+    if offset is not None:
+        raw = raw + offset.reshape(len(y), -1)
+    return y, raw[:, 0] if y.ndim == 1 and task.loss.kind != "multiclass" else raw, weight
+
+
+def _mean_at_constant(task: Task, model: Model) -> float:
+    y, raw, weight = at_constant(task, model, slice(None))
+    if task.quantiles is None:
+        return task.loss.loss(y, raw, weight, n_threads=1)
+    return sum(
+        get_loss("quantile", quantile=q).loss(y[:, k], raw[:, k], weight, n_threads=1)
+        for k, q in enumerate(task.quantiles)
+    )
+
+
+def some_rows(task: Task) -> slice:
+    """Rows enough to set a scale by."""
+    return slice(0, None, max(1, task.X.shape[0] // 100_000))
