@@ -32,7 +32,6 @@ ROWS: dict[str, Any] = {
     "accept_sparse": "csr",
     "accept_large_sparse": True,
     "dtype": [np.float64, np.float32],
-    "order": "C",
 }
 
 LEARNING_RATES = ("constant", "optimal", "invscaling", "adaptive", *PASSIVE)
