@@ -958,6 +958,7 @@ cdef class Trainer:
         if self.n_models > 1:
             self.block_rows = min(max(BLOCK_BYTES // row_bytes, 16), MAX_BLOCK_ROWS)
         if self._batched():
+            self.block_rows = min(self.block_rows, SLAB_WORK // (per_row * self.task.width))
             self.block_rows = max(self.block_rows // self.batch_size, 1) * self.batch_size
             self._make_tiles()
         self.slab_rows = max(SLAB_WORK * self.n_threads // (per_row * self.n_models * self.task.width), 1)
