@@ -539,8 +539,15 @@ def test_control_c_stops_a_long_fit():
         pytest.skip("signals reach the main thread only")
     rng = np.random.default_rng(0)
     X = rng.standard_normal((20_000, 50))
-    for y in (X[:, 0] > 0, X[:, :5].argmax(axis=1)):
-        model = SGDLossClassifier(tol=None, max_iter=10**6)
+    labels = X[:, :5].argmax(axis=1)
+    for model, X, y in (
+        (SGDLossClassifier(), X, X[:, 0] > 0),
+        (SGDLossClassifier(), X, labels),
+        (SGDLossClassifier("cross_entropy", penalty="l1", batch_size=100_000), X, labels),
+        (SGDLossClassifier("cross_entropy"), np.asfortranarray(X), labels),
+        (SGDLossClassifier(penalty="elasticnet", average=True), sp.csr_matrix(X), labels),
+    ):
+        model.set_params(tol=None, max_iter=10**6)
         timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
         timer.start()
         started = time.monotonic()
@@ -551,6 +558,24 @@ def test_control_c_stops_a_long_fit():
         with pytest.raises(NotFittedError):
             model.predict(X)
         model.set_params(max_iter=2).fit(X, y).predict(X)
+
+
+def test_control_c_leaves_the_last_model():
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("signals reach the main thread only")
+    X = np.random.default_rng(0).standard_normal((20_000, 50))
+    model = SGDLossRegressor(tol=None, max_iter=2, average=True, penalty="l1", warm_start=True).fit(X, X[:, 0])
+    before = pickle.dumps(model)
+    timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        model.set_params(max_iter=10**6).fit(X, X[:, 1])
+    timer.join()
+    model.set_params(max_iter=2)
+    same = pickle.loads(before)
+    np.testing.assert_array_equal(model.predict(X), same.predict(X))
+    model.set_params(random_state=0).partial_fit(X, X[:, 0])
+    np.testing.assert_array_equal(model.coef_, same.set_params(random_state=0).partial_fit(X, X[:, 0]).coef_)
 
 
 def test_verbose_prints_a_line_per_epoch(line, three_classes, capsys):

@@ -4,6 +4,7 @@ Everything is compared with `slow_sgd`, or with a simpler call that must give th
 """
 
 import pickle
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -335,6 +336,103 @@ def test_threads_do_not_change_a_bit(batch_size, loss, convert):
     one = quiet(clone(model).set_params(n_threads=1), convert(X), y)
     for n_threads in (None, 2, 3):
         assert_same(one, quiet(clone(model).set_params(n_threads=n_threads), convert(X), y))
+
+
+# --------------------------------------------------------------------------------------------------------------
+# Arrays that are not stored row by row
+# --------------------------------------------------------------------------------------------------------------
+LAYOUTS = {
+    "fortran": np.asfortranarray,
+    "strided": lambda X: np.repeat(X, 2, axis=1)[:, ::2],
+    "backwards": lambda X: np.ascontiguousarray(X[::-1])[::-1],
+    "every second": lambda X: np.repeat(X, 2, axis=0)[::2],
+}
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks so small that a few hundred rows are many."""
+    from fastloss.linear_model import blocks
+
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(blocks, "SMALLEST_BLOCK", 48)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("batch_size", [1, 7, 1000])
+@pytest.mark.parametrize("loss", ["log_loss", "cross_entropy"])
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_blocks_in_storage_order_give_the_same_bits(layout, batch_size, loss, early_stopping, iris, small_blocks):
+    X, y = iris
+    X, y = np.tile(X, (4, 1)), np.tile(y, 4)
+    weight = np.random.default_rng(0).uniform(0.5, 2.0, len(y))
+    parameters = {**FIXED, "early_stopping": early_stopping, "random_state": 0, "batch_size": batch_size}
+    one = SGDLossClassifier(loss, **parameters).fit(X, y, sample_weight=weight)
+    other = SGDLossClassifier(loss, **parameters).fit(LAYOUTS[layout](X), y, sample_weight=weight)
+    assert_same(one, other)
+    assert one.t_ == other.t_
+    np.testing.assert_allclose(one.predict_proba(X), other.predict_proba(LAYOUTS[layout](X)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 5])
+@pytest.mark.parametrize("subset", [False, True])
+def test_every_row_is_in_one_block(shuffle, batch_size, subset, small_blocks):
+    from fastloss.linear_model.blocks import RowBlocks
+
+    X = np.asfortranarray(np.arange(2000.0).reshape(1000, 2))
+    wanted = np.flatnonzero(np.random.default_rng(0).random(1000) < 0.8) if subset else np.arange(1000)
+    blocks = RowBlocks(X, wanted if subset else None, 3 if shuffle else None, batch_size)
+    epochs = []
+    for _ in range(2):
+        visited = []
+        for rows, places in blocks.epoch():
+            np.testing.assert_array_equal(np.sort(places), np.arange(len(rows)))
+            np.testing.assert_array_equal(blocks.tile[: len(rows)], X[rows])
+            visited.append(rows[places])
+        epochs.append(np.concatenate(visited))
+        np.testing.assert_array_equal(np.sort(epochs[-1]), wanted)
+    assert (epochs[0] != epochs[1]).any() == shuffle
+
+
+def test_sorted_rows_converge_in_blocks(small_blocks):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((4000, 5))
+    y = (X @ [1, -1, 0.5, 0, 0] + 0.3 * rng.standard_normal(4000) > 0).astype(int)
+    order = np.argsort(y, kind="stable")
+    X, y = X[order], y[order]
+    model = SGDLossClassifier("log_loss", alpha=1e-3, random_state=0)
+    assert model.fit(np.asfortranarray(X), y).score(X, y) > clone(model).fit(X, y).score(X, y) - 0.02
+
+
+def test_column_order_is_not_copied():
+    X = np.asfortranarray(np.random.default_rng(0).standard_normal((400_000, 20)))
+    y = (X[:, 0] > 0).astype(np.int64)
+    model = SGDLossClassifier(tol=None, max_iter=1)
+    model.fit(X[:1000], y[:1000])
+    for data in (X, X[:, ::2], X[::2]):
+        tracemalloc.start()
+        model.fit(data, y[: len(data)])
+        model.predict(data)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        # (a dozen numbers per row are for labels)
+        assert peak < 0.7 * data.nbytes
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_memory_mapped_rows_are_read_in_place(order, tmp_path):
+    X = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", np.float32, (200_000, 30), fortran_order=order == "F")
+    X[:] = np.random.default_rng(0).standard_normal(X.shape)
+    X.flush()
+    X = np.load(tmp_path / "X.npy", mmap_mode="r")
+    y = np.asarray(X[:, 0]) > 0
+    model = SGDLossClassifier(tol=None, max_iter=1).fit(X[:1000], y[:1000])
+    tracemalloc.start()
+    model.fit(X, y)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.6 * X.nbytes
 
 
 # --------------------------------------------------------------------------------------------------------------

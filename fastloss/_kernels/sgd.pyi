@@ -54,6 +54,7 @@ class Trainer:
         average_intercept: NDArray[np.float64] | None = None,
         paid: NDArray[np.float64] | None = None,
         penalty: NDArray[np.float64] | None = None,
+        blocks: Any = None,
         t: float = 1.0,
         eta: NDArray[np.float64] | None = None,
         n_threads: int | None = None,

@@ -403,7 +403,7 @@ cdef class RowOrder:
             return
         if seed is not None:
             self.state = seed
-        if rows is not None and self.n and not 0 <= min(rows) <= max(rows) < n:
+        if rows is not None and self.n and not 0 <= rows.min() <= rows.max() < n:
             raise ValueError(f"rows must be from 0 to {n - 1}")
         buffer = Buffer(
             np.arange(n, dtype=dtype) if rows is None else np.array(rows, dtype=dtype),
@@ -798,6 +798,8 @@ cdef class Trainer:
         Averages so far; `finish` writes the result there.
     paid, penalty : ndarray of float64 of shape (n_scores, n_columns) and (n_models,), or None
         State of the L1 penalty; `finish` writes the new one there.
+    blocks : RowBlocks, or None
+        Gathers the rows of X, block by block, into the array that `design` describes; `order` is then not looked at.
     t : float
         Number of the first update.
     eta : sequence of float, or None
@@ -810,8 +812,9 @@ cdef class Trainer:
     cdef Tiles *tiles
     cdef Design design
     cdef RowOrder order
-    cdef object kernels, coef, intercept, penalty, buffers
-    cdef Py_ssize_t block_rows, slab_rows, batch_size
+    cdef object kernels, coef, intercept, penalty, blocks, all_targets, all_weights, all_offsets
+    cdef list buffers
+    cdef Py_ssize_t block_rows, slab_rows, batch_size, n_visited
     cdef int n_threads
     cdef readonly Py_ssize_t n_models
     cdef readonly double t
@@ -820,18 +823,20 @@ cdef class Trainer:
                   positive=None, class_weight=None, bint soft=False, offset=None, str learning_rate, double alpha,
                   double eta0, double power_t, double l1, double l2, double intercept_rate, bint want_objective,
                   Py_ssize_t batch_size=1, double average_from=0.0, average_coef=None, average_intercept=None,
-                  paid=None, penalty=None, double t=1.0, eta=None, n_threads=None):
+                  paid=None, penalty=None, blocks=None, double t=1.0, eta=None, n_threads=None):
         cdef Kernel kernel = kernels[0]
         dtype = np.float32 if design.single else np.float64
         self.design, self.order, self.kernels = design, order, list(kernels)
         self.coef, self.intercept, self.penalty, self.t = coef, intercept, penalty, t
         self.n_models = 1 if kernel.scores else coef.shape[0]
         self.task.width = coef.shape[0] if kernel.scores else 1
-        self.batch_size = min(batch_size, max(order.n, 1))
+        self.blocks, self.all_targets, self.all_weights, self.all_offsets = blocks, targets, sample_weight, offset
+        self.n_visited = order.n if blocks is None else blocks.n
+        self.batch_size = min(batch_size, max(self.n_visited, 1))
         self.buffers = []
         self._check_shapes(targets, sample_weight, positive, offset)
         self._take_kernel(kernel)
-        self._take_data(sample_weight, offset)
+        self.task.X = design.rows
         self.task.schedule = make_schedule(learning_rate, alpha, eta0, power_t)
         self.task.passive = {"pa1": BOUNDED, "pa2": DAMPED}.get(learning_rate, NOT_PASSIVE)
         self.task.sided, self.task.soft = kernel.binary, soft
@@ -842,7 +847,8 @@ cdef class Trainer:
         self.task.lazy = l1 != 0.0 and design.sparse
         self.task.window = max(design.n_columns, 1024)
         self._make_models(dtype, positive, class_weight, np.full(self.n_models, eta0) if eta is None else eta)
-        self._give_targets(dtype, targets)
+        if blocks is None:
+            self._give_samples(targets, sample_weight, offset, self.buffers)
         if average_from > 0.0:
             self._give_averages(dtype, average_coef, average_intercept)
         if l1 != 0.0:
@@ -850,7 +856,7 @@ cdef class Trainer:
         self._plan(n_threads)
 
     cdef _check_shapes(self, targets, sample_weight, positive, offset):
-        n = self.design.n_rows
+        n = self.design.n_rows if self.blocks is None else self.blocks.X.shape[0]
         if targets.shape[0] != n or (targets.ndim == 2 and targets.shape[1] != self.coef.shape[0]):
             raise ValueError("targets must have one element per row of X and model")
         for name, array in (("sample_weight", sample_weight), ("offset", offset)):
@@ -876,13 +882,6 @@ cdef class Trainer:
         self.buffers.append(buffer)
         return buffer.view.buf
 
-    cdef _take_data(self, sample_weight, offset):
-        self.task.X = self.design.rows
-        if sample_weight is not None:
-            self.task.sample_weight = <const double *> self._pointer(sample_weight, np.float64)
-        if offset is not None:
-            self.task.offset = <const double *> self._pointer(offset, np.float64)
-
     cdef _make_models(self, dtype, positive, class_weight, eta):
         cdef char *weights = <char *> self._pointer(self.coef, dtype, True)
         cdef double *intercepts = <double *> self._pointer(self.intercept, np.float64, True)
@@ -903,13 +902,25 @@ cdef class Trainer:
             model.positive, model.active = 1 if positive is None else positive[k], True
             model.negative_weight, model.positive_weight = (1.0, 1.0) if class_weight is None else class_weight[k]
 
-    cdef _give_targets(self, dtype, targets):
+    cdef _give_samples(self, targets, sample_weight, offset, list buffers):
+        """Targets, weights and offsets of the rows that `design` describes; `buffers` keeps them alive."""
         cdef Py_ssize_t k, size = 4 if self.design.single else 8
         cdef const char *first
+        cdef Buffer buffer
+        if sample_weight is not None:
+            buffer = Buffer(sample_weight, np.float64)
+            buffers.append(buffer)
+            self.task.sample_weight = <const double *> buffer.view.buf
+        if offset is not None:
+            buffer = Buffer(offset, np.float64)
+            buffers.append(buffer)
+            self.task.offset = <const double *> buffer.view.buf
+        buffer = Buffer(targets, np.int32, np.float32 if self.design.single else np.float64)
+        buffers.append(buffer)
         if targets.dtype == np.int32:
-            self.task.codes = <const int32_t *> self._pointer(targets, np.int32)
+            self.task.codes = <const int32_t *> buffer.view.buf
             return
-        first = <const char *> self._pointer(targets, dtype)
+        first = <const char *> buffer.view.buf
         self.task.target_step = targets.shape[1] if targets.ndim == 2 else 1
         for k in range(self.n_models):
             self.models[k].targets = first + (k * size if targets.ndim == 2 else 0)
@@ -941,12 +952,13 @@ cdef class Trainer:
         """How many threads share the models, and how many rows a block and a slab have."""
         cdef Py_ssize_t per_row = self.design.n_stored // max(self.design.n_rows, 1) + UPDATE_WORK
         cdef Py_ssize_t row_bytes = per_row * (4 if self.design.single else 8)
-        cdef bint enough = per_row * self.order.n * self.n_models >= THREADS_FROM
+        cdef bint enough = per_row * self.n_visited * self.n_models >= THREADS_FROM
         self.n_threads = resolve_threads(n_threads, self.n_models if enough else 1)
         self.block_rows = MAX_BLOCK_ROWS
         if self.n_models > 1:
             self.block_rows = min(max(BLOCK_BYTES // row_bytes, 16), MAX_BLOCK_ROWS)
         if self._batched():
+            self.block_rows = min(self.block_rows, SLAB_WORK // (per_row * self.task.width))
             self.block_rows = max(self.block_rows // self.batch_size, 1) * self.batch_size
             self._make_tiles()
         self.slab_rows = max(SLAB_WORK * self.n_threads // (per_row * self.n_models * self.task.width), 1)
@@ -980,20 +992,41 @@ cdef class Trainer:
     # -- training ------------------------------------------------------------------------------------------------------
     def epoch(self):
         """Visit every row once with every active model; `loss`, `objective` and `n_clipped` are then this epoch's."""
-        cdef Py_ssize_t begin = 0, end, k
+        cdef Py_ssize_t k
         for k in range(self.n_models):
             self._start_epoch(self.models + k)
-        with nogil:
-            self.order.start_epoch()
+        if self.blocks is None:
+            with nogil:
+                self.order.start_epoch()
+            self._walk_order()
+        else:
+            for rows, places in self.blocks.epoch():
+                self._walk_block(rows, places)
+        for k in range(self.n_models):
+            self._settle(self.models + k)
+        self.t += self.n_visited
+
+    cdef _walk_block(self, rows, places):
+        """Visit the rows of a gathered block."""
+        cdef list buffers = []
+        self._give_samples(
+            self.all_targets[rows],
+            None if self.all_weights is None else self.all_weights[rows],
+            None if self.all_offsets is None else self.all_offsets[rows],
+            buffers,
+        )
+        self.order = RowOrder(self.design.n_rows, None, places)
+        self._walk_order()
+
+    cdef _walk_order(self):
+        """Visit the rows that `order` says, a slab at a time."""
+        cdef Py_ssize_t begin = 0, end
         while begin < self.order.n:
             end = min(begin + self.slab_rows, self.order.n)
             with nogil:
                 self._walk(begin, end)
             PyErr_CheckSignals()
             begin = end
-        for k in range(self.n_models):
-            self._settle(self.models + k)
-        self.t += self.order.n
 
     cdef void _start_epoch(self, Model *model) noexcept nogil:
         model.loss_sum, model.square_sum, model.absolute_sum, model.n_clipped = 0.0, 0.0, 0.0, 0
@@ -1088,7 +1121,7 @@ cdef class Trainer:
     # -- what an epoch found, model by model -------------------------------------------------------------------------
     def loss(self, Py_ssize_t k):
         """Mean loss over the epoch, each sample's before its update."""
-        return self.models[k].loss_sum / self.order.n
+        return self.models[k].loss_sum / self.n_visited
 
     def objective(self, Py_ssize_t k):
         """Mean of loss plus penalty over the epoch, each sample's before its update; "pa1" and "pa2" have no penalty in
@@ -1098,7 +1131,7 @@ cdef class Trainer:
             return self.loss(k)
         return (
             model.loss_sum + 0.5 * self.task.l2 * model.square_sum + self.task.l1 * model.absolute_sum
-        ) / self.order.n
+        ) / self.n_visited
 
     def norm(self, Py_ssize_t k):
         """Euclidean norm of the coefficients."""

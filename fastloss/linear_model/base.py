@@ -10,7 +10,6 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastloss._kernels.sgd import Trainer
@@ -23,7 +22,7 @@ from fastloss.linear_model.checks import (
     check_sample_weight,
     start_values,
 )
-from fastloss.linear_model.problem import Problem
+from fastloss.linear_model.problem import Problem, product
 from fastloss.linear_model.schedules import PASSIVE, Progress, State, warn_about
 from fastloss.losses import Loss, get_loss
 
@@ -32,7 +31,6 @@ ROWS: dict[str, Any] = {
     "accept_sparse": "csr",
     "accept_large_sparse": True,
     "dtype": [np.float64, np.float32],
-    "order": "C",
 }
 
 LEARNING_RATES = ("constant", "optimal", "invscaling", "adaptive", *PASSIVE)
@@ -298,8 +296,7 @@ class BaseSGD(BaseEstimator):
         check_is_fitted(self)
         X = self._check_rows(X)
         coef = self.coef_ if sp.issparse(self.coef_) else np.atleast_2d(self.coef_)
-        product = safe_sparse_dot(X, coef.astype(X.dtype, copy=False).T, dense_output=True)
-        return product + self.intercept_.astype(X.dtype, copy=False)
+        return product(X, coef.astype(X.dtype, copy=False)) + self.intercept_.astype(X.dtype, copy=False)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

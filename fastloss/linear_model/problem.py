@@ -7,8 +7,24 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
+from sklearn.utils.extmath import safe_sparse_dot
 
 from fastloss.losses import Loss
+
+# Rows at a time, where a product needs a copy of them.
+PRODUCT_ROWS = 4096
+
+
+def product(X: Any, coef: Any) -> NDArray[Any]:
+    """``X @ coef.T``, (n, n_scores), without a copy of all of X."""
+    if issparse(X) or X.flags.c_contiguous or X.flags.f_contiguous:
+        return safe_sparse_dot(X, coef.T, dense_output=True)
+    out = np.empty((X.shape[0], coef.shape[0]), dtype=X.dtype)
+    for begin in range(0, len(X), PRODUCT_ROWS):
+        rows = slice(begin, begin + PRODUCT_ROWS)
+        out[rows] = safe_sparse_dot(X[rows], coef.T, dense_output=True)
+    return out
 
 
 @dataclass(frozen=True)
@@ -84,5 +100,5 @@ class Problem:
 
     def raw(self, coef: NDArray[Any], intercept: NDArray[Any]) -> NDArray[Any]:
         """Scores of all rows, (n, n_scores)."""
-        scores = self.X @ coef.T + intercept.astype(coef.dtype)
+        scores = product(self.X, coef) + intercept.astype(coef.dtype)
         return scores if self.offset is None else scores + self.offset[:, None].astype(coef.dtype)

@@ -11,10 +11,12 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from fastloss._kernels.sgd import Design, RowOrder, Trainer
+from fastloss.linear_model.blocks import RowBlocks
 from fastloss.linear_model.problem import Problem
 
 # "adaptive" stops instead of lowering a step size that is already below this.
@@ -146,9 +148,13 @@ def train(
     record : Recorder, or None
     """
     X = problem.X
-    design = Design(X)
     rng = check_random_state(settings.random_state)
     seed = int(rng.randint(np.iinfo(np.int32).max)) if settings.shuffle else None
+    blocks = None
+    if not issparse(X) and not X.flags.c_contiguous:
+        blocks = RowBlocks(X, rows, seed, settings.batch_size)
+    design = Design(X if blocks is None else blocks.tile)
+    n = X.shape[0]
     l1, l2 = penalties(settings)
     # a single epoch without tol has no use for its objective
     watched = settings.tol is not None or bool(settings.verbose) or record is not None
@@ -161,7 +167,7 @@ def train(
         [loss._kernel for loss in problem.losses],
         problem.targets,
         problem.sample_weight,
-        RowOrder(design.n_rows, seed, rows),
+        RowOrder(n, seed, rows) if blocks is None else RowOrder(0),
         state.coef,
         state.intercept,
         positive=problem.positive,
@@ -182,6 +188,7 @@ def train(
         average_intercept=state.average_intercept,
         paid=state.paid,
         penalty=state.penalty,
+        blocks=blocks,
         t=state.t,
         eta=state.eta if settings.learning_rate == "adaptive" else None,
         n_threads=settings.n_threads,
@@ -192,7 +199,7 @@ def train(
     if not (np.isfinite(state.coef).all() and np.isfinite(state.intercept).all()):
         raise overflow(n_iter)
     # scikit-learn counts the rows held out for validation as well
-    state.t += n_iter * -(-design.n_rows // settings.batch_size)
+    state.t += n_iter * -(-n // settings.batch_size)
     state.eta = np.array([trainer.eta(k) for k in range(trainer.n_models)])
     return progress
 
