@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,23 +13,11 @@ from sklearn.exceptions import ConvergenceWarning
 from fastloss.linear_model.constants import best_constant
 from fastloss.linear_model.optimum import Certificate, Model, Task, minimise
 from fastloss.linear_model.problem import Problem
-from fastloss.linear_model.schedules import State, penalties
+from fastloss.linear_model.schedules import Settings, State, penalties
 
 # Multipliers of losses with kinks, and labels of one-vs-rest, are arrays (n, K): with more elements than this, scores
 # are trained in groups.
 LARGEST_TABLE = 50_000_000
-
-
-class Settings(Protocol):
-    """The estimator's parameters that training looks at."""
-
-    penalty: str | None
-    alpha: float
-    l1_ratio: float | None
-    fit_intercept: bool
-    max_iter: int
-    tol: float | None
-    n_threads: int | None
 
 
 Monitor = Callable[[int, float, float, Callable[[], Model]], bool]
@@ -122,7 +109,7 @@ def tasks(problem: Problem, settings: Settings, bounds: tuple[NDArray, NDArray] 
     """The tasks a problem is made of, and which scores each has."""
     lasso, ridge = penalties(settings)
     n, K = problem.X.shape[0], problem.n_scores
-    loss, weight = problem.losses[0], _weights(problem)
+    loss, weight = problem.losses[0], row_weights(problem)
     several = len(problem.losses) > 1
     quantiles = np.array([one.params["quantile"] for one in problem.losses]) if several else None
     size = K if problem.joint else max(1, min(K, LARGEST_TABLE // max(n, 1)))
@@ -171,7 +158,7 @@ def _targets(problem: Problem, scores: slice) -> NDArray:
     return y[:, scores.start] if scores.stop - scores.start == 1 else y[:, scores]
 
 
-def _weights(problem: Problem) -> NDArray[np.float64] | None:
+def row_weights(problem: Problem) -> NDArray[np.float64] | None:
     """Sample weights times class weights: of a sample's own class, for every one-vs-rest model."""
     weight, classes, y = problem.sample_weight, problem.class_weight, problem.targets
     if classes is None:
@@ -192,5 +179,5 @@ def warn_about(outcome: Outcome, settings: Settings) -> None:
         "Maximum number of iteration reached before convergence. Consider increasing max_iter to improve the fit. "
         f"({outcome.n_iter} passes over X of at most max_iter={settings.max_iter}; {known}, tol={settings.tol} wanted)",
         ConvergenceWarning,
-        stacklevel=5,
+        stacklevel=6,
     )

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastloss._kernels.sgd import Trainer
-from fastloss.linear_model import schedules
+from fastloss.linear_model import auto, schedules, stream
 from fastloss.linear_model.checks import (
     check_bool,
     check_choice,
@@ -23,6 +23,7 @@ from fastloss.linear_model.checks import (
     start_values,
 )
 from fastloss.linear_model.problem import Problem, product
+from fastloss.linear_model.record import CallbackSupport, Record
 from fastloss.linear_model.schedules import PASSIVE, Progress, State, warn_about
 from fastloss.losses import Loss, get_loss
 
@@ -33,7 +34,7 @@ ROWS: dict[str, Any] = {
     "dtype": [np.float64, np.float32],
 }
 
-LEARNING_RATES = ("constant", "optimal", "invscaling", "adaptive", *PASSIVE)
+LEARNING_RATES = ("auto", "constant", "optimal", "invscaling", "adaptive", *PASSIVE)
 PENALTIES = ("l2", "l1", "elasticnet", None)
 
 # With these, early stopping ends after the same number of epochs as in scikit-learn 1.9, which scores the coefficients
@@ -61,7 +62,7 @@ PARAMETER_SOURCES = {
 }
 
 
-class BaseSGD(BaseEstimator):
+class BaseSGD(CallbackSupport, BaseEstimator):
     """Parameters, their checks, and training of one or more weight vectors on the same rows."""
 
     # The one loss that passive-aggressive steps are defined for.
@@ -129,7 +130,7 @@ class BaseSGD(BaseEstimator):
         check_int("batch_size", self.batch_size, 1)
         if self.tol is not None:
             check_real("tol", self.tol, 0.0)
-        for name in ("fit_intercept", "shuffle", "early_stopping", "warm_start"):
+        for name in ("fit_intercept", "shuffle", "early_stopping", "warm_start", "positive", "restore_best"):
             check_bool(name, getattr(self, name))
         check_real("validation_fraction", self.validation_fraction, 0.0, 1.0, above=True, below=True)
         if not isinstance(self.average, bool | np.bool_):
@@ -140,6 +141,28 @@ class BaseSGD(BaseEstimator):
             raise ValueError("alpha must be > 0 with learning_rate='optimal', which divides by it")
         if self.learning_rate in PASSIVE:
             self._check_passive()
+        if (self.positive or self.bounds is not None) and self.learning_rate != "auto":
+            name = "positive" if self.positive else "bounds"
+            raise ValueError(f"{name} needs learning_rate='auto', got learning_rate={self.learning_rate!r}")
+
+    def _limits(self, d: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Least and greatest coefficients, by `positive` and `bounds`."""
+        if self.bounds is None:
+            return (np.zeros(d), np.full(d, np.inf)) if self.positive else None
+        try:
+            low, high = (
+                np.broadcast_to(np.asarray(infinity if side is None else side, np.float64), (d,))
+                for side, infinity in zip(self.bounds, (-np.inf, np.inf), strict=True)
+            )
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"bounds must be None or (least, greatest), each None, a number or {d} numbers, got {self.bounds!r}"
+            ) from None
+        if self.positive:
+            low = np.maximum(low, 0.0)
+        if np.isnan(low).any() or np.isnan(high).any() or (low > high).any():
+            raise ValueError(f"bounds must be (least, greatest) with least <= greatest, got {self.bounds!r}")
+        return low, high
 
     def _check_passive(self) -> None:
         name = self.loss.name if isinstance(self.loss, Loss) else self.loss
@@ -151,9 +174,11 @@ class BaseSGD(BaseEstimator):
         if self.batch_size > 1:
             raise ValueError(f"learning_rate={self.learning_rate!r} needs batch_size=1, got {self.batch_size}")
 
-    def _check_training_data(self, X: Any, y: Any, *, first: bool = True, **options: Any) -> tuple[Any, np.ndarray]:
-        """X and y for training; a later batch is of the first one's dtype."""
-        rows = ROWS if first else {**ROWS, "dtype": self.coef_.dtype}
+    def _check_training_data(
+        self, X: Any, y: Any, *, first: bool = True, dtype: Any = None, **options: Any
+    ) -> tuple[Any, np.ndarray]:
+        """X and y for training; a later batch is of the first one's dtype, validation data are of `dtype`."""
+        rows = ROWS if first else {**ROWS, "dtype": self.coef_.dtype if dtype is None else dtype}
         options.setdefault("y_numeric", isinstance(self, RegressorMixin))
         X, y = validate_data(self, X, y, reset=first, **options, **rows)
         if self.learning_rate in PASSIVE and sp.issparse(X) and not X.has_canonical_format:
@@ -183,8 +208,54 @@ class BaseSGD(BaseEstimator):
         """A score per model on these rows, larger is better."""
         raise NotImplementedError
 
-    def _fit_problem(self, problem: Problem, coef_init: Any, intercept_init: Any, **attributes: Any) -> None:
-        """Train from start values, and set the attributes of the fitted estimator."""
+    def _fit_problem(
+        self,
+        problem: Problem,
+        coef_init: Any,
+        intercept_init: Any,
+        *,
+        data: tuple[Any, Any, Any],
+        validation: Problem | None = None,
+        **attributes: Any,
+    ) -> None:
+        """Train from start values, and set the attributes of the fitted estimator.
+
+        `data` are X, y and sample_weight as the user gave them, for callbacks; `validation` the user's own validation
+        data; `attributes` those that predictions need beside the coefficients.
+        """
+        state, warm = self._start(problem, coef_init, intercept_init)
+        attributes["_losses"] = problem.losses
+
+        def reconstruct(coef: NDArray[Any], intercept: NDArray[Any]) -> dict[str, Any]:
+            return {**attributes, **self._public(coef, intercept, problem.X.dtype, attributes)}
+
+        callbacks = self._begin_callbacks(
+            data[0], data[1], max_iter=self.max_iter, reconstruct=reconstruct, sample_weight=data[2]
+        )
+        train = self._train_auto if self._wants_optimum(problem) else self._train_scheduled
+        with np.errstate(over="ignore", invalid="ignore"):
+            record, warn = train(problem, state, validation, callbacks, warm)
+        if record.best is not None:
+            state.coef, state.intercept = record.best[0].astype(state.coef.dtype), record.best[1].astype(np.float64)
+            state.average_coef = state.average_intercept = None
+        self._store(state, problem, **attributes, **record.attributes())
+        if callbacks is not None:
+            callbacks.finish()
+        if not record.stopped:
+            warn()
+
+    def _wants_optimum(self, problem: Problem) -> bool:
+        # the perceptron's objective is least for the zero model: it is an algorithm rather than an objective
+        return self.learning_rate == "auto" and problem.losses[0].name != "perceptron"
+
+    def _schedule(self) -> schedules.Settings:
+        """The parameters of an explicit schedule."""
+        if self.learning_rate == "auto":
+            return clone(self).set_params(learning_rate="constant", eta0=1.0)
+        return self
+
+    def _start(self, problem: Problem, coef_init: Any, intercept_init: Any) -> tuple[State, bool]:
+        """Start values, and whether anybody asked for them."""
         if self.warm_start and hasattr(self, "coef_"):
             coef_init = self._dense_coef() if coef_init is None else coef_init
             intercept_init = self.intercept_ if intercept_init is None else intercept_init
@@ -192,12 +263,69 @@ class BaseSGD(BaseEstimator):
             start_values("coef_init", coef_init, (problem.n_scores, problem.X.shape[1]), problem.X.dtype),
             start_values("intercept_init", intercept_init, (problem.n_scores,), np.float64),
         )
+        return state, coef_init is not None or intercept_init is not None
+
+    def _record(self, validate: Callable[..., float] | None, callbacks: Any) -> Record:
+        return Record(
+            max_iter=self.max_iter,
+            verbose=self.verbose,
+            validate=validate,
+            restore_best=self.restore_best,
+            callbacks=callbacks,
+        )
+
+    def _train_scheduled(
+        self, problem: Problem, state: State, validation: Problem | None, callbacks: Any, warm: bool
+    ) -> tuple[Record, Callable[[], None]]:
+        """Train by a schedule; what is returned at last says how it went."""
         rows = validate = None
-        if self.early_stopping:
-            rows, validate = self._hold_out(problem)
-        progress = schedules.train(problem, state, self, max_iter=self.max_iter, rows=rows, validate=validate)
-        self._store(progress, state, problem, **attributes)
-        warn_about(progress, self.max_iter)
+        if self.early_stopping and validation is not None:
+            validate = self._validator(validation)
+        elif self.early_stopping:
+            rows, validation = self._hold_out(problem)
+            validate = self._validator(validation)
+        record = self._record(None if validation is None else self._scorer(validation), callbacks)
+        with record:
+            progress = schedules.train(
+                problem, state, self._schedule(), max_iter=self.max_iter, rows=rows, validate=validate, record=record
+            )
+        self.n_iter_ = max(p.n_iter for p in progress)
+        self.converged_ = all(p.converged for p in progress) and not any(p.n_clipped for p in progress)
+        return record, lambda: warn_about(progress, self.max_iter)
+
+    def _train_auto(
+        self, problem: Problem, state: State, validation: Problem | None, callbacks: Any, warm: bool
+    ) -> tuple[Record, Callable[[], None]]:
+        """Find the optimum."""
+        if self.early_stopping and validation is None:
+            rows, validation = self._hold_out(problem)
+            problem = problem.take(rows)
+        record = self._record(None if validation is None else self._scorer(validation), callbacks)
+        progress = Progress(self.tol, self.n_iter_no_change)
+
+        def monitor(passes: int, loss: float, objective: float, model: Callable[[], auto.Model]) -> bool:
+            stop = record.epoch(n_iter=passes, loss=loss, objective=objective, step_size=np.nan, snapshot=model)
+            if self.early_stopping and record.validation_curve:
+                progress.converged = progress.after_epoch(-record.validation_curve[-1], 0, validated=True)
+            return stop or progress.converged
+
+        limits = self._limits(problem.X.shape[1])
+        with record:
+            outcome = auto.train(problem, state, self, warm=warm, bounds=limits, monitor=monitor)
+        self.n_iter_, self.converged_ = outcome.n_iter, outcome.converged
+        state.t = 1.0 + outcome.n_iter * problem.X.shape[0]
+        if not (np.isfinite(state.coef).all() and np.isfinite(state.intercept).all()):
+            raise schedules.overflow(outcome.n_iter)
+        return record, lambda: None if progress.converged else auto.warn_about(outcome, self)
+
+    def _scorer(self, validation: Problem) -> Callable[[NDArray[Any], NDArray[Any]], float]:
+        """The mean score over models on validation data."""
+
+        def score(coef: NDArray[Any], intercept: NDArray[Any]) -> float:
+            raw = validation.raw(coef.astype(validation.X.dtype, copy=False), intercept)
+            return float(np.mean(self._validation_scores(validation, raw)))
+
+        return score
 
     def _partial_fit_problem(self, problem: Problem, **attributes: Any) -> None:
         """One epoch on from where the last call ended."""
@@ -206,17 +334,21 @@ class BaseSGD(BaseEstimator):
             if hasattr(self, "coef_")
             else State(np.zeros((problem.n_scores, problem.X.shape[1]), problem.X.dtype), np.zeros(problem.n_scores))
         )
-        if hasattr(self, "coef_") and not self.average:
+        averaged = self.average or (self.learning_rate == "auto" and state.stream is not None)
+        if hasattr(self, "coef_") and not averaged:
             # what the attributes say counts, also where the user changed them
             state.coef = np.array(self._dense_coef().reshape(state.coef.shape), order="C")
             state.intercept = np.array(self.intercept_, dtype=np.float64)
-        progress = [Progress(self.tol, self.n_iter_no_change)]
         if problem.sample_weight is None or problem.sample_weight.any():
-            progress = schedules.train(problem, state, self, max_iter=1)
-        self._store(progress, state, problem, **attributes)
+            if self._wants_optimum(problem):
+                stream.train(problem, state, self, self._limits(problem.X.shape[1]))
+            else:
+                schedules.train(problem, state, self._schedule(), max_iter=1)
+        self.n_iter_ = 1
+        self._store(state, problem, _losses=problem.losses, **attributes)
 
-    def _hold_out(self, problem: Problem) -> tuple[NDArray[np.intp], Callable[[Trainer], NDArray[np.float64]]]:
-        """The rows left for training, and the function that scores a model on the others."""
+    def _hold_out(self, problem: Problem) -> tuple[NDArray[np.intp], Problem]:
+        """The rows left for training, and the others as a problem of their own."""
         n, weight = problem.X.shape[0], problem.sample_weight
         held_out = np.zeros(n, dtype=bool)
         held_out[self._validation_rows(problem)] = True
@@ -227,8 +359,11 @@ class BaseSGD(BaseEstimator):
             )
         if weight is not None and not weight[rows].any():
             raise ValueError("sample_weight is zero for all rows that the validation set leaves for training")
-        validation = problem.take(others)
-        compatible = problem.losses[0].name in SCIKIT_LEARN_LOSSES
+        return rows, problem.take(others)
+
+    def _validator(self, validation: Problem) -> Callable[[Trainer], NDArray[np.float64]]:
+        """A score per model on validation data, from a trainer."""
+        compatible = validation.losses[0].name in SCIKIT_LEARN_LOSSES
 
         def validate(trainer: Trainer) -> NDArray[np.float64]:
             coef, intercept = trainer.snapshot()
@@ -236,31 +371,32 @@ class BaseSGD(BaseEstimator):
                 coef = trainer.coefficients()
             return self._validation_scores(validation, validation.raw(coef, intercept))
 
-        return rows, validate
+        return validate
 
-    def _store(self, progress: list[Progress], state: State, problem: Problem, **attributes: Any) -> None:
+    def _store(self, state: State, problem: Problem, **attributes: Any) -> None:
         """Set the attributes of a finished fit, all together."""
-        self.__dict__.update(attributes)
-        self.n_iter_ = max(p.n_iter for p in progress)
         self.t_ = state.t
         self._state = state
-        self._losses = problem.losses
         for name in ("_standard_coef", "_standard_intercept", "_average_coef", "_average_intercept"):
             self.__dict__.pop(name, None)
         coef: Any = state.coef
         intercept: Any = state.intercept
-        if self.average:
+        if state.average_coef is not None:
             # under the names of scikit-learn, which subclasses of its estimators use
             self._standard_coef, self._standard_intercept = state.coef, state.intercept
             self._average_coef, self._average_intercept = state.average_coef, state.average_intercept
-            if self.average <= state.t - 1:
+            if state.stream is not None or self.average <= state.t - 1:
                 coef, intercept = state.average_coef, state.average_intercept
-        self.coef_ = self._public_coef(coef)
-        self.intercept_ = intercept.astype(coef.dtype)
+        self.__dict__.update(attributes)
+        self.__dict__.update(self._public(coef, intercept, state.coef.dtype, attributes))
 
-    def _public_coef(self, coef: NDArray[Any]) -> NDArray[Any]:
-        """`coef_` for coefficients (n_scores, d)."""
-        return coef.copy()
+    def _public(
+        self, coef: NDArray[Any], intercept: NDArray[Any], dtype: Any, attributes: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """`coef_` and `intercept_` for coefficients (n_scores, d) and intercepts (n_scores,)."""
+        coef = coef.astype(dtype)
+        flat = coef.shape[0] == 1 and attributes.get("_flat", False)
+        return {"coef_": coef[0] if flat else coef, "intercept_": intercept.astype(dtype)}
 
     # -- sparse coefficients -----------------------------------------------------------------------------------
     def _dense_coef(self) -> NDArray[Any]:
@@ -287,7 +423,8 @@ class BaseSGD(BaseEstimator):
         """
         check_is_fitted(self)
         if sp.issparse(self.coef_):
-            self.coef_ = self._public_coef(self.coef_.toarray())
+            dense = self.coef_.toarray()
+            self.coef_ = dense[0] if getattr(self, "_flat", False) and len(dense) == 1 else dense
         return self
 
     # -- prediction --------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from fastloss._kernels.sgd import check_targets
 from fastloss.linear_model.base import BaseSGD
 from fastloss.linear_model.problem import Problem
+from fastloss.linear_model.record import with_callbacks
 from fastloss.losses import Loss, list_losses
 
 # Regression losses that are of use on targets -1 and +1 (scikit-learn's classifier offers the same four).
@@ -158,7 +159,7 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
         loss_params=None,
         n_jobs=None,
         random_state=None,
-        learning_rate="optimal",
+        learning_rate="auto",
         eta0=0.01,
         power_t=0.5,
         early_stopping=False,
@@ -168,6 +169,9 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
         warm_start=False,
         average=False,
         batch_size=1,
+        positive=False,
+        bounds=None,
+        restore_best=False,
         n_threads=None,
     ):
         self.loss = loss
@@ -193,6 +197,9 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
         self.warm_start = warm_start
         self.average = average
         self.batch_size = batch_size
+        self.positive = positive
+        self.bounds = bounds
+        self.restore_best = restore_best
         self.n_threads = n_threads
 
     _passive_loss = "hinge"
@@ -205,7 +212,10 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
     def _accepts(loss: Loss) -> bool:
         return loss.kind in ("binary", "multiclass") or loss.name in CLASSIFIER_REGRESSION_LOSSES
 
-    def fit(self, X, y, coef_init=None, intercept_init=None, sample_weight=None, *, classes=None):
+    @with_callbacks
+    def fit(
+        self, X, y, coef_init=None, intercept_init=None, sample_weight=None, *, classes=None, X_val=None, y_val=None
+    ):
         """Train on X and y from scratch, or from given start values.
 
         Parameters
@@ -224,6 +234,9 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
             Factors >= 0 on the samples' steps; not in the objective that `tol` looks at.
         classes : array-like of shape (n_classes,), default=None
             Labels of the columns of y, when y holds probabilities; None: 0, 1, ...
+        X_val, y_val : array-like, default=None
+            Validation data, of the same form as X and y: the accuracy on them becomes `validation_curve_`, decides when
+            to stop with `early_stopping`, and what is the best with `restore_best`.
 
         Returns
         -------
@@ -237,10 +250,11 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
         Warns
         -----
         ConvergenceWarning
-            The fit diverged, or `max_iter` epochs were not enough.
+            The fit diverged, or `max_iter` passes were not enough.
         """
         self._check_parameters()
         loss = self._make_loss()
+        data = (X, y, sample_weight)
         X, y = self._check_labels(loss, X, y, first=True)
         sample_weight = self._check_weight(sample_weight, X.shape[0], allow_zero=False)
         if _is_soft(loss, y):
@@ -255,7 +269,16 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
         if len(labels) < 2:
             raise ValueError(f"y must hold at least two classes, got one class: {labels[0]!r}")
         problem = self._make_problem(loss, X, y, labels, counts, sample_weight)
-        self._fit_problem(problem, coef_init, intercept_init, classes_=labels, _class_counts=counts)
+        validation = self._validation_problem(problem, labels, counts, X_val, y_val)
+        self._fit_problem(
+            problem,
+            coef_init,
+            intercept_init,
+            data=data,
+            validation=validation,
+            classes_=labels,
+            _class_counts=counts,
+        )
         return self
 
     def partial_fit(self, X, y, classes=None, sample_weight=None):
@@ -307,11 +330,28 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
         self._partial_fit_problem(problem, classes_=labels, _class_counts=counts)
         return self
 
-    def _check_labels(self, loss: Loss, X: Any, y: Any, *, first: bool) -> tuple[Any, NDArray[Any]]:
+    def _check_labels(self, loss: Loss, X: Any, y: Any, *, first: bool, dtype: Any = None) -> tuple[Any, NDArray[Any]]:
         """X and y for training, y still labels or probabilities."""
         shape: tuple[int, ...] = getattr(y, "shape", None) or (np.shape(y) if isinstance(y, list | tuple) else ())
         soft = len(shape) == 2 and shape[1] > 1 and _takes_probabilities(loss)
-        return self._check_training_data(X, y, first=first, multi_output=soft, y_numeric=soft)
+        return self._check_training_data(X, y, first=first, dtype=dtype, multi_output=soft, y_numeric=soft)
+
+    def _validation_problem(
+        self, problem: Problem, labels: NDArray[Any], counts: NDArray[Any], X_val: Any, y_val: Any
+    ) -> Problem | None:
+        """Validation data in the form of the training data."""
+        if X_val is None and y_val is None:
+            return None
+        if X_val is None or y_val is None:
+            raise ValueError("X_val and y_val must be given together")
+        loss = problem.losses[0]
+        X, y = self._check_labels(loss, X_val, y_val, first=False, dtype=problem.X.dtype)
+        if _is_soft(loss, y):
+            if _soft_classes(y, None).shape != labels.shape:
+                raise ValueError(f"y_val must have a probability for each of the {len(labels)} classes, got {y.shape}")
+        else:
+            y = _codes(y, labels)
+        return self._make_problem(loss, X, y, labels, counts, None)
 
     def _make_problem(
         self,

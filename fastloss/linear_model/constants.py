@@ -73,7 +73,7 @@ def _pointwise(loss: Loss, y: NDArray, weight: NDArray | None, offset: NDArray |
 
 
 def _log_mean(y: NDArray, weight: NDArray | None, offset: NDArray | None) -> float:
-    """log of the mean of y per unit of exp(offset)."""
+    """Logarithm of the mean of y per unit of exp(offset)."""
     weights = np.ones(len(y)) if weight is None else weight
     mean = float(weights @ y) / float(weights.sum() if offset is None else weights @ np.exp(offset))
     return float(np.log(mean)) if mean > 0 else -WIDEST

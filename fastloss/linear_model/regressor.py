@@ -17,6 +17,7 @@ from fastloss._kernels.sgd import check_targets
 from fastloss.linear_model.base import BaseSGD
 from fastloss.linear_model.checks import check_real
 from fastloss.linear_model.problem import Problem
+from fastloss.linear_model.record import with_callbacks
 from fastloss.losses import Loss, get_loss, list_losses
 
 # Regression losses not offered by name: msle's domain (raw > -1) is no natural one for a linear model.
@@ -136,7 +137,7 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
         quantile=0.5,
         loss_params=None,
         random_state=None,
-        learning_rate="invscaling",
+        learning_rate="auto",
         eta0=0.01,
         power_t=0.25,
         early_stopping=False,
@@ -145,6 +146,9 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
         warm_start=False,
         average=False,
         batch_size=1,
+        positive=False,
+        bounds=None,
+        restore_best=False,
         n_threads=None,
     ):
         self.loss = loss
@@ -169,6 +173,9 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
         self.warm_start = warm_start
         self.average = average
         self.batch_size = batch_size
+        self.positive = positive
+        self.bounds = bounds
+        self.restore_best = restore_best
         self.n_threads = n_threads
 
     _passive_loss = "epsilon_insensitive"
@@ -195,7 +202,10 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
             check_real("quantile", quantile, 0.0)
         return tuple(get_loss(self.loss, **{"quantile": q, **(self.loss_params or {})}) for q in quantiles)
 
-    def fit(self, X, y, coef_init=None, intercept_init=None, sample_weight=None, *, offset=None):
+    @with_callbacks
+    def fit(
+        self, X, y, coef_init=None, intercept_init=None, sample_weight=None, *, offset=None, X_val=None, y_val=None
+    ):
         """Train on X and y from scratch, or from given start values.
 
         Parameters
@@ -214,6 +224,10 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
         offset : array-like of shape (n_samples,), default=None
             Added to the raw predictions, for instance the logarithm of an exposure with "poisson".
 
+        X_val, y_val : array-like, default=None
+            Validation data, of the same form as X and y: the score on them becomes `validation_curve_`, decides when to
+            stop with `early_stopping`, and what is the best with `restore_best`.
+
         Returns
         -------
         self : SGDLossRegressor
@@ -230,7 +244,19 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
         """
         self._check_parameters()
         problem = self._make_problem(X, y, sample_weight, offset, first=True, allow_zero=False)
-        self._fit_problem(problem, coef_init, intercept_init, _flat=self._is_flat(problem))
+        validation = None
+        if X_val is not None and y_val is not None:
+            validation = self._make_problem(X_val, y_val, None, None, first=False, allow_zero=False, like=problem)
+        elif X_val is not None or y_val is not None:
+            raise ValueError("X_val and y_val must be given together")
+        self._fit_problem(
+            problem,
+            coef_init,
+            intercept_init,
+            data=(X, y, sample_weight),
+            validation=validation,
+            _flat=self._is_flat(problem),
+        )
         return self
 
     def partial_fit(self, X, y, sample_weight=None, *, offset=None):
@@ -265,25 +291,37 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
         return self
 
     def _make_problem(
-        self, X: Any, y: Any, sample_weight: Any, offset: Any, *, first: bool, allow_zero: bool
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        offset: Any,
+        *,
+        first: bool,
+        allow_zero: bool,
+        like: Problem | None = None,
     ) -> Problem:
-        """Checked data as a training problem."""
+        """Checked data as a training problem; validation data are `like` the training data."""
         losses = self._make_losses()
-        X, y = self._check_training_data(X, y, first=first, multi_output=not self._several_quantiles())
+        X, y = self._check_training_data(
+            X,
+            y,
+            first=first,
+            dtype=None if like is None else like.X.dtype,
+            multi_output=not self._several_quantiles(),
+        )
         sample_weight = self._check_weight(sample_weight, X.shape[0], allow_zero=allow_zero)
         y = np.ascontiguousarray(y, dtype=X.dtype)
         for loss in losses:
             check_targets(loss._kernel, y)
+        if like is not None and y.shape[1:] != like.targets.shape[1:]:
+            raise ValueError(f"y_val has shape {y.shape}, but y has shape {like.targets.shape}")
         n_scores = len(losses) if self._several_quantiles() else (y.shape[1] if y.ndim == 2 else 1)
         return Problem(X, y, losses, n_scores, sample_weight, _check_offset(offset, X.shape[0]))
 
     def _is_flat(self, problem: Problem) -> bool:
         """Whether `coef_` and predictions have one dimension less."""
         return problem.targets.ndim == 1 and not self._several_quantiles()
-
-    def _public_coef(self, coef: NDArray[Any]) -> NDArray[Any]:
-        flat = self._state.coef.shape[0] == 1 and getattr(self, "_flat", True)
-        return coef[0].copy() if flat else coef.copy()
 
     def _validation_rows(self, problem: Problem) -> NDArray[np.intp]:
         splitter = ShuffleSplit(test_size=self.validation_fraction, random_state=self.random_state)

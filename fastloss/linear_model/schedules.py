@@ -36,6 +36,7 @@ class Settings(Protocol):
     alpha: float
     l1_ratio: float | None
     fit_intercept: bool
+    max_iter: int
     tol: float | None
     shuffle: bool
     verbose: int
@@ -55,6 +56,7 @@ class Recorder(Protocol):
     def epoch(
         self,
         *,
+        n_iter: int,
         loss: float,
         objective: float,
         step_size: float,
@@ -68,7 +70,7 @@ class State:
     """Everything that training changes, so that it can be continued.
 
     `coef` (n_scores, d) and `average_coef` are of X's dtype, all else is float64; `paid` and `penalty` belong to the L1
-    penalty (see ``Trainer``), `eta` to "adaptive".
+    penalty (see ``Trainer``), `eta` to "adaptive", `stream` to partial_fit with learning_rate="auto".
     """
 
     coef: NDArray[Any]
@@ -79,6 +81,7 @@ class State:
     penalty: NDArray[np.float64] | None = None
     t: float = 1.0
     eta: NDArray[np.float64] | None = None
+    stream: Any = None
 
     def copy(self) -> State:
         """An independent copy: an interrupted call must leave the estimator as it was."""
@@ -156,8 +159,6 @@ def train(
     design = Design(X if blocks is None else blocks.tile)
     n = X.shape[0]
     l1, l2 = penalties(settings)
-    # a single epoch without tol has no use for its objective
-    watched = settings.tol is not None or bool(settings.verbose) or record is not None
     if l1 and state.paid is None:
         state.paid, state.penalty = np.zeros(state.coef.shape), np.zeros(problem.n_models)
     if settings.average and state.average_coef is None:
@@ -181,7 +182,7 @@ def train(
         l1=l1,
         l2=l2,
         intercept_rate=(SPARSE_INTERCEPT_RATE if design.sparse else 1.0) if settings.fit_intercept else 0.0,
-        want_objective=watched and (validate is None or bool(settings.verbose) or record is not None),
+        want_objective=record is not None,
         batch_size=settings.batch_size,
         average_from=float(settings.average),
         average_coef=state.average_coef,
@@ -224,8 +225,6 @@ def run_epochs(
         for k in sorted(active):
             value = trainer.objective(k) if scores is None else -float(scores[k])
             stalled = progress[k].after_epoch(value, trainer.n_clipped(k), scores is not None)
-            if settings.verbose:
-                _report(trainer, k, epoch, None if scores is None else float(scores[k]))
             if not stalled:
                 continue
             if settings.learning_rate == "adaptive" and trainer.eta(k) > SMALLEST_ADAPTIVE_STEP:
@@ -238,6 +237,7 @@ def run_epochs(
         if record is not None:
             models = range(trainer.n_models)
             if record.epoch(
+                n_iter=epoch,
                 loss=sum(trainer.loss(k) for k in models),
                 objective=sum(trainer.objective(k) for k in models),
                 step_size=trainer.step_size(0),
@@ -248,17 +248,6 @@ def run_epochs(
             break
     trainer.finish()
     return progress
-
-
-def _report(trainer: Trainer, k: int, epoch: int, score: float | None) -> None:
-    model = f" model {k}" if trainer.n_models > 1 else ""
-    validation = "" if score is None else f", validation score {score:.6g}"
-    intercepts = trainer.current_intercepts()
-    intercept = np.array2string(intercepts[k] if trainer.n_models > 1 else intercepts.squeeze(), precision=4)
-    print(
-        f"epoch {epoch}{model}: loss {trainer.loss(k):.6g}, objective {trainer.objective(k):.6g}, "
-        f"|coef| {trainer.norm(k):.4g}, intercept {intercept}{validation}"
-    )
 
 
 def overflow(epoch: int) -> ValueError:
@@ -281,7 +270,7 @@ def warn_about(progress: Iterable[Progress], max_iter: int) -> None:
             " beyond 1e12, which was clipped; the coefficients mean nothing. "
             "Scale the columns of X (sklearn.preprocessing.StandardScaler) or lower eta0.",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=6,
         )
     elif any(p.tol is not None and not p.converged for p in progress):
         # likewise: warnings are filtered by their first words
@@ -289,5 +278,5 @@ def warn_about(progress: Iterable[Progress], max_iter: int) -> None:
             "Maximum number of iteration reached before convergence. Consider increasing max_iter to improve the fit. "
             f"(max_iter={max_iter}, tol={progress[0].tol})",
             ConvergenceWarning,
-            stacklevel=4,
+            stacklevel=6,
         )

@@ -1,0 +1,219 @@
+"""partial_fit with learning_rate="auto": implicit steps in coordinates that the stream's own statistics set.
+
+A call makes one pass over its batch.  Column means and spreads of all batches so far give standardised coordinates (of
+sparse rows only the scale: their zeros must stay zeros); the model is re-expressed in them, so that its raw
+coefficients do not jump when the statistics move.  In them a step of length ``1 / (curvature·(1 + d))`` suits any data,
+and implicit steps (the slope is taken at the end of the step) cannot overshoot.  The model that is kept is an average
+of the steps' ends that forgets the beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+
+from fastloss._kernels.sgd import Design, RowOrder, Trainer
+from fastloss.linear_model.auto import row_weights
+from fastloss.linear_model.constants import best_constant
+from fastloss.linear_model.optimum.columns import moments
+from fastloss.linear_model.problem import Problem
+from fastloss.linear_model.schedules import Settings, State, penalties
+
+BLOCK_ROWS = 4096  # copied, in coordinates, at a time
+CURVATURE = 1.0  # where a loss has none: a piecewise linear one in units of its own scale
+FORGET = 3.0  # the average weighs row t like t**FORGET
+
+
+@dataclass
+class Statistics:
+    """Weighted counts, means and variances of the columns of a stream."""
+
+    rows: float
+    weight: float
+    mean: NDArray[np.float64]
+    variance: NDArray[np.float64]
+
+    def add(self, X: Any, weight: NDArray[np.float64] | None) -> None:
+        """Take a batch in (Chan, Golub and LeVeque's update)."""
+        rows = None if weight is None else lambda place, block: weight[place][:, None]
+        batch = moments(X, rows, 1, full=False)
+        total = self.weight + float(batch.total[0])
+        share = float(batch.total[0]) / total
+        shift = batch.mean[0] - self.mean
+        self.variance = (1 - share) * self.variance + share * batch.spread[0] + share * (1 - share) * shift**2
+        self.mean = self.mean + share * shift
+        self.weight = total
+        self.rows += X.shape[0]
+
+    def coordinates(self, centred: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Centre and scale of the columns; a column that never varied has scale 0."""
+        centre = self.mean if centred else np.zeros_like(self.mean)
+        square = self.variance if centred else self.variance + self.mean**2
+        scale = np.sqrt(np.maximum(square, 0.0))
+        scale[scale <= 1e-12 * np.abs(self.mean)] = 0.0
+        return centre, scale
+
+
+@dataclass
+class Stream:
+    """What partial_fit keeps from batch to batch."""
+
+    statistics: Statistics
+    curvature: float
+    average: tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def train(problem: Problem, state: State, settings: Settings, limits: tuple[NDArray[Any], NDArray[Any]] | None) -> None:
+    """One pass over a batch, from the model in `state`.
+
+    Parameters
+    ----------
+    problem : Problem
+    state : State
+    settings : Settings
+    limits : tuple of ndarray (d,), or None
+        Least and greatest coefficients.
+    """
+    if state.stream is None:
+        state.stream = _begin(problem, state, settings)
+    stream: Stream = state.stream
+    stream.statistics.add(problem.X, row_weights(problem))
+    coef, intercept = state.coef.astype(np.float64), state.intercept
+    rng = check_random_state(settings.random_state)
+    for place in _blocks(problem.X.shape[0]):
+        coef, intercept, averages = _pass(problem, place, coef, intercept, stream, settings, limits, rng)
+        state.t += place.stop - place.start
+        _average(stream, averages, place.stop - place.start, state.t - 1)
+    state.coef, state.intercept = coef.astype(state.coef.dtype), intercept
+    state.average_coef, state.average_intercept = stream.average
+
+
+def _begin(problem: Problem, state: State, settings: Settings) -> Stream:
+    """Statistics without rows, the curvature that sets the steps, and the intercepts to start from."""
+    d = problem.X.shape[1]
+    untouched = not state.coef.any() and not state.intercept.any()
+    curvatures = []
+    for k in range(problem.n_models):
+        loss, weight = problem.loss_of(k), row_weights(problem)
+        y = problem.targets if problem.joint else problem.target_of(k)
+        count = problem.n_scores if problem.joint else 1
+        constant = best_constant(loss, y, count, weight, problem.offset)
+        if settings.fit_intercept and untouched:
+            state.intercept[slice(None) if problem.joint else slice(k, k + 1)] = constant
+        curvatures.append(_curvature(problem, k, constant))
+    statistics = Statistics(0.0, 0.0, np.zeros(d), np.zeros(d))
+    return Stream(statistics, max(curvatures), (state.coef.astype(np.float64), state.intercept.copy()))
+
+
+def _curvature(problem: Problem, k: int, constant: NDArray[np.float64]) -> float:
+    """The loss's bound; without one, its mean curvature at the best constant; with kinks, squared slope over value."""
+    loss = problem.loss_of(k)
+    if 0 < loss.curvature() < np.inf and not loss.piecewise_linear:
+        return loss.curvature()
+    y = problem.targets if problem.joint else np.ascontiguousarray(problem.target_of(k), np.float64)
+    raw = np.ascontiguousarray(np.broadcast_to(constant, (len(y), len(constant))))
+    raw = raw if problem.joint else raw[:, 0]
+    slopes, bends = loss.gradient_hessian(y, raw, reduction="none")
+    mean = float(bends.mean())
+    if not loss.piecewise_linear and 0 < mean < np.inf:
+        return mean
+    value = float(loss.loss(y, raw))
+    squares = float((slopes**2).mean())
+    return squares / value if value > 0 and squares > 0 else CURVATURE
+
+
+def _blocks(n: int) -> Iterator[slice]:
+    for begin in range(0, n, BLOCK_ROWS):
+        yield slice(begin, min(begin + BLOCK_ROWS, n))
+
+
+def _in_coordinates(X: Any, place: slice, centre: NDArray[Any], scale: NDArray[Any]) -> Any:
+    """A copy of some rows, in coordinates."""
+    inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0).astype(X.dtype)
+    block = X[place]
+    if not sp.issparse(block):
+        return np.ascontiguousarray((block - centre.astype(X.dtype)) * inverse)
+    block = block.copy()
+    block.sum_duplicates()  # the length of a step depends on the row's norm
+    block.data *= inverse[block.indices]
+    return block
+
+
+def _pass(
+    problem: Problem,
+    place: slice,
+    coef: NDArray[np.float64],
+    intercept: NDArray[np.float64],
+    stream: Stream,
+    settings: Settings,
+    limits: tuple[NDArray[Any], NDArray[Any]] | None,
+    rng: np.random.RandomState,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[NDArray[Any], NDArray[Any]]]:
+    """Steps along some rows: the model after them, and the mean of the models on the way."""
+    X, dtype, loss = problem.X, problem.X.dtype, problem.losses[0]
+    centre, scale = stream.statistics.coordinates(settings.fit_intercept and not sp.issparse(X))
+    block = _in_coordinates(X, place, centre, scale)
+    inside = np.ascontiguousarray((coef * scale).astype(dtype))
+    level = intercept + coef @ centre
+    mean_inside, mean_level = np.zeros_like(inside), np.zeros_like(level)
+    design = Design(block)
+    eta = 1.0 / (stream.curvature * (1.0 + X.shape[1]))
+    trainer = Trainer(
+        design,
+        [one._kernel for one in problem.losses],
+        problem.targets[place],
+        None if problem.sample_weight is None else problem.sample_weight[place],
+        RowOrder(design.n_rows, int(rng.randint(np.iinfo(np.int32).max)) if settings.shuffle else None),
+        inside,
+        level,
+        positive=problem.positive,
+        class_weight=problem.class_weight,
+        soft=problem.soft,
+        offset=None if problem.offset is None else problem.offset[place],
+        learning_rate="implicit",
+        alpha=settings.alpha,
+        eta0=eta,
+        power_t=0.0,
+        l1=0.0,
+        l2=0.0,
+        intercept_rate=1.0 if settings.fit_intercept else 0.0,
+        want_objective=False,
+        average_from=1.0,
+        average_coef=mean_inside,
+        average_intercept=mean_level,
+        envelopes=[one._envelope(1.0) for one in problem.losses] if hasattr(loss, "proximal_slope") else None,
+        curvature=stream.curvature,
+        n_threads=settings.n_threads,
+    )
+    trainer.epoch()
+    trainer.finish()
+    lasso, ridge = penalties(settings)
+    models = []
+    for moved, height in ((inside, level), (mean_inside, mean_level)):
+        raw = np.divide(moved.astype(np.float64), scale, out=coef.copy(), where=scale > 0)
+        free = height - raw @ centre
+        models.append((raw, free))
+    length = eta * design.n_rows / np.where(scale > 0, scale, 1.0) ** 2
+    shrunk = models[0][0] / (1.0 + ridge * length)
+    shrunk = np.sign(shrunk) * np.maximum(np.abs(shrunk) - lasso * length, 0.0)
+    if limits is not None:
+        shrunk = np.clip(shrunk, *limits)
+        models[1] = (np.clip(models[1][0], *limits), models[1][1])
+    if settings.fit_intercept:
+        models[0] = (shrunk, models[0][1] + (models[0][0] - shrunk) @ centre)
+    else:
+        models[0] = (shrunk, models[0][1])
+    return *models[0], models[1]
+
+
+def _average(stream: Stream, latest: tuple[NDArray[Any], NDArray[Any]], rows: int, seen: float) -> None:
+    """Take the mean of a block's models into the average: row t weighs like t**FORGET."""
+    share = min(1.0, (FORGET + 1.0) * rows / (seen + FORGET * rows))
+    coef, intercept = stream.average
+    stream.average = coef + share * (latest[0] - coef), intercept + share * (latest[1] - intercept)
