@@ -540,7 +540,7 @@ def test_control_c_stops_a_long_fit():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((20_000, 50))
     labels = X[:, :5].argmax(axis=1)
-    for model, X, y in (
+    for model, data, y in (
         (SGDLossClassifier(), X, X[:, 0] > 0),
         (SGDLossClassifier(), X, labels),
         (SGDLossClassifier("cross_entropy", penalty="l1", batch_size=100_000), X, labels),
@@ -552,12 +552,12 @@ def test_control_c_stops_a_long_fit():
         timer.start()
         started = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
-            model.fit(X, y)
+            model.fit(data, y)
         assert time.monotonic() - started < 1.3
         timer.join()
         with pytest.raises(NotFittedError):
-            model.predict(X)
-        model.set_params(max_iter=2).fit(X, y).predict(X)
+            model.predict(data)
+        model.set_params(max_iter=2).fit(data, y).predict(data)
 
 
 def test_control_c_leaves_the_last_model():

@@ -22,7 +22,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cython cimport floating
 from cython.parallel cimport prange
-from libc.math cimport NAN, fabs, isfinite, pow, sqrt
+from libc.math cimport NAN, copysign, fabs, isfinite, pow, sqrt
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -937,16 +937,16 @@ cdef class Trainer:
         cdef Py_ssize_t k, window = self.task.window + 1, d = self.design.n_columns
         cdef double *first = <double *> self._pointer(paid, np.float64, True)
         cdef double *history
-        cdef uint32_t *seen
+        cdef double *settled
         for k in range(self.n_models):
             self.models[k].penalty, self.models[k].paid = self.penalty[k], first + k * d
         if not self.task.lazy:
             return
         history = <double *> self._pointer(np.zeros((self.n_models, 2, window)), np.float64, True)
-        seen = <uint32_t *> self._pointer(np.zeros((self.n_models, d), dtype=np.uint32), np.uint32, True)
+        settled = <double *> self._pointer(np.zeros((self.n_models, d)), np.float64, True)
         for k in range(self.n_models):
             self.models[k].due, self.models[k].penalties = history + 2 * k * window, history + (2 * k + 1) * window
-            self.models[k].penalties[0], self.models[k].seen = self.models[k].penalty, seen + k * d
+            self.models[k].penalties[0], self.models[k].settled = self.models[k].penalty, settled + k * d
 
     cdef _plan(self, n_threads):
         """How many threads share the models, and how many rows a block and a slab have."""

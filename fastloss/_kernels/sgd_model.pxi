@@ -36,7 +36,7 @@ cdef struct Model:
     double average_total
     double penalty
     double *paid                # NULL: no L1 penalty
-    uint32_t *seen              # CSR: steps of this window after which a column was last settled
+    double *settled             # CSR: `due` of the step after which a column was last settled
     double *due                 # CSR: what the steps of this window took off v, summed up; entry 0 is 0
     double *penalties           # CSR: `penalty` after each of them
     Py_ssize_t n_steps          # CSR: steps of this window
@@ -99,44 +99,43 @@ cdef void measure(const Task *task, Model *model, const floating *v) noexcept no
 
 
 # ----------------------------------------------------------------------------------------- the L1 penalty
-cdef double paid_until_zero(const Model *model, Py_ssize_t since, double size) noexcept nogil:
-    """What a coefficient of |v| = size, settled after `since` steps, paid until it was zero."""
-    cdef Py_ssize_t low = since, high = model.n_steps, middle
+cdef double paid_until_zero(const Task *task, const Model *model, double settled, double size) noexcept nogil:
+    """What a coefficient of |v| = size paid until it was zero."""
+    cdef Py_ssize_t low = 0, high = model.n_steps, middle, probes = 0
     cdef const double *due = model.due
     cdef const double *penalties = model.penalties
-    while high - low > 1:           # due[low] - due[since] < size <= due[high] - due[since]
+    cdef double wanted = settled + size
+    if task.l2 == 0.0:              # the scale never changes, so that `due` and `penalty` grow alike
+        return model.penalty - model.scale * (due[high] - wanted)
+    while high - low > 1:           # due[low] < wanted <= due[high]
         middle = (low + high) // 2
-        if due[middle] - due[since] < size:
+        if probes % 2 == 0:         # steps are of similar sizes: most guesses are close
+            middle = low + <Py_ssize_t> ((wanted - due[low]) / (due[high] - due[low]) * (high - low))
+            middle = min(max(middle, low + 1), high - 1)
+        if due[middle] < wanted:
             low = middle
         else:
             high = middle
-    return penalties[low] + (penalties[high] - penalties[low]) * (
-        (size - (due[low] - due[since])) / (due[high] - due[low])
-    )
+        probes += 1
+    return penalties[low] + (penalties[high] - penalties[low]) * ((wanted - due[low]) / (due[high] - due[low]))
 
 
-cdef void settle(const Task *task, Model *model, Py_ssize_t column, floating *v) noexcept nogil:
+cdef inline void settle(const Task *task, Model *model, Py_ssize_t column, floating *v) noexcept nogil:
     """Move the coefficients of a column as the steps since they were last settled should have."""
-    cdef Py_ssize_t since = model.seen[column], p, k
-    cdef double due
-    if since == model.n_steps:
+    cdef Py_ssize_t p, k
+    cdef double settled = model.settled[column], due = model.due[model.n_steps] - settled, size
+    if due == 0.0:
         return
-    due = model.due[model.n_steps] - model.due[since]
     for k in range(task.width):
         p = column + k * task.X.n_columns
-        if v[p] > due:
-            v[p] = <floating> (v[p] - due)
-            model.paid[p] = -model.penalty
-        elif v[p] < -due:
-            v[p] = <floating> (v[p] + due)
-            model.paid[p] = model.penalty
-        elif v[p] > 0:
-            model.paid[p] = -paid_until_zero(model, since, v[p])
+        size = fabs(v[p])
+        if size > due:
+            v[p] = <floating> copysign(size - due, v[p])
+            model.paid[p] = -copysign(model.penalty, v[p])
+        elif size > 0.0:
+            model.paid[p] = -copysign(paid_until_zero(task, model, settled, size), v[p])
             v[p] = 0
-        elif v[p] < 0:
-            model.paid[p] = paid_until_zero(model, since, -v[p])
-            v[p] = 0
-    model.seen[column] = <uint32_t> model.n_steps
+    model.settled[column] = model.due[model.n_steps]
 
 
 cdef void settle_row(const Task *task, Model *model, Py_ssize_t i, floating *v) noexcept nogil:
@@ -158,7 +157,7 @@ cdef void settle_all(const Task *task, Model *model, floating *v) noexcept nogil
     cdef Py_ssize_t column
     for column in range(task.X.n_columns):
         settle(task, model, column, v)
-        model.seen[column] = 0
+        model.settled[column] = 0.0
     if task.want_objective:
         add_window(task, model)
         measure(task, model, v)
@@ -167,34 +166,51 @@ cdef void settle_all(const Task *task, Model *model, floating *v) noexcept nogil
     model.penalties[0] = model.penalty
 
 
-cdef inline void truncate(const Model *model, Py_ssize_t p, floating *v) noexcept nogil:
-    """Let coefficient p pay what it owes, at most down to zero."""
-    cdef floating before = v[p]
-    if before > 0:
-        v[p] = max(<floating> 0, <floating> (before - (model.penalty + model.paid[p]) / model.scale))
-    elif before < 0:
-        v[p] = min(<floating> 0, <floating> (before + (model.penalty - model.paid[p]) / model.scale))
-    model.paid[p] += model.scale * (<double> v[p] - before)
+cdef inline double truncated(double before, double penalty, double paid, double inverse) noexcept nogil:
+    """A coefficient once it paid what it owes, at most down to zero; `inverse` is 1 / scale.
+
+    Without branches: a sign is not to be predicted, and loops over all coefficients become vector code.
+    """
+    cdef double above = before - (penalty + paid) * inverse, below = before + (penalty - paid) * inverse
+    above = above if above > 0.0 else 0.0
+    below = below if below < 0.0 else 0.0
+    above = above if before > 0.0 else 0.0
+    below = below if before < 0.0 else 0.0
+    return above + below + 0.0 * before     # NaN stays NaN
+
+
+cdef void truncate_all(const Model *model, floating *v, Py_ssize_t n) noexcept nogil:
+    # copies, which no store to v can change: else the loop would not become vector code, and take three times as long
+    cdef double penalty = model.penalty, scale = model.scale, inverse = 1.0 / model.scale, before
+    cdef double *paid = model.paid
+    cdef Py_ssize_t p
+    for p in range(n):
+        before = v[p]
+        v[p] = <floating> truncated(before, penalty, paid[p], inverse)
+        paid[p] += scale * (v[p] - before)
 
 
 cdef void truncate_row(const Task *task, Model *model, Py_ssize_t i, floating *v) noexcept nogil:
-    cdef Py_ssize_t j, k, column
+    cdef Py_ssize_t j, k, p, column
+    cdef double before, inverse = 1.0 / model.scale, due = model.due[model.n_steps]
     for j in range(row_start(&task.X, i), row_start(&task.X, i + 1)):
         column = column_at(&task.X, j)
         for k in range(task.width):
-            truncate(model, column + k * task.X.n_columns, v)
-        model.seen[column] = <uint32_t> model.n_steps
+            p = column + k * task.X.n_columns
+            before = v[p]
+            v[p] = <floating> truncated(before, model.penalty, model.paid[p], inverse)
+            model.paid[p] += model.scale * (v[p] - before)
+        model.settled[column] = due
 
 
 cdef void charge(
     const Task *task, Model *model, double eta, const Py_ssize_t *rows, Py_ssize_t n, floating *v
 ) noexcept nogil:
     """The L1 penalty of a step that came from these rows."""
-    cdef Py_ssize_t p, j
+    cdef Py_ssize_t j
     model.penalty += task.l1 * eta
     if not task.lazy:
-        for p in range(task.X.n_columns * task.width):
-            truncate(model, p, v)
+        truncate_all(model, v, task.X.n_columns * task.width)
         return
     model.due[model.n_steps + 1] = model.due[model.n_steps] + task.l1 * eta / model.scale
     model.n_steps += 1
