@@ -347,6 +347,62 @@ class BaseSGD(CallbackSupport, BaseEstimator):
         self.n_iter_ = 1
         self._store(state, problem, _losses=problem.losses, **attributes)
 
+    def fit_stream(self, batches, epochs=1, **arguments):
+        """Train from scratch on batches that need not fit into memory together: one `partial_fit` after the other.
+
+        With an explicit `learning_rate`, ``shuffle=False`` and ``tol=None`` the result is that of `fit` with
+        ``max_iter=epochs`` on all rows in the same order.
+
+        Parameters
+        ----------
+        batches : iterable of (X, y) or (X, y, sample_weight), or a function that returns one
+            Read once per epoch.  For several epochs it must be a sequence or another object that can be iterated over
+            again, or a function; a generator can be read only once.
+        epochs : int, default=1
+            How often to read the batches.
+        **arguments
+            Passed on to `partial_fit`: `classes` of a classifier.  Without it the batches are read once more, in front,
+            to find the labels.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            No batch, a batch that does not fit the others, or an iterator that has to be read again.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastloss import SGDLossRegressor
+        >>> X = np.arange(8.0).reshape(4, 2)
+        >>> halves = [(X[:2], X[:2, 0]), (X[2:], X[2:, 0])]
+        >>> SGDLossRegressor(random_state=0).fit_stream(halves, epochs=5).n_iter_
+        5
+        """
+        self._check_parameters(streaming=True)
+        check_int("epochs", epochs, 1)
+        source = stream.Batches(batches)
+        arguments = self._stream_arguments(source, arguments)
+        fresh = clone(self)
+        with Record(max_iter=epochs, verbose=self.verbose) as record:
+            for epoch in range(1, epochs + 1):
+                for X, y, weight in source:
+                    fresh.partial_fit(X, y, sample_weight=weight, **arguments)
+                record.epoch(
+                    n_iter=epoch, loss=np.nan, objective=np.nan, step_size=np.nan, snapshot=lambda: (np.nan, np.nan)
+                )
+        # only now: an interrupted call leaves the last model
+        self.__dict__.update({name: value for name, value in vars(fresh).items() if name not in self.get_params()})
+        self.n_iter_ = epochs
+        return self
+
+    def _stream_arguments(self, source: stream.Batches, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of partial_fit that have to be known before the first batch."""
+        return arguments
+
     def _hold_out(self, problem: Problem) -> tuple[NDArray[np.intp], Problem]:
         """The rows left for training, and the others as a problem of their own."""
         n, weight = problem.X.shape[0], problem.sample_weight

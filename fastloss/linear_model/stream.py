@@ -30,6 +30,37 @@ CURVATURE = 1.0  # where a loss has none: a piecewise linear one in units of its
 FORGET = 3.0  # the average weighs row t like t**FORGET
 
 
+class Batches:
+    """What `fit_stream` reads, epoch by epoch."""
+
+    def __init__(self, batches: Any) -> None:
+        if not callable(batches) and not hasattr(batches, "__iter__"):
+            raise TypeError(
+                f"batches must be an iterable of (X, y) or (X, y, sample_weight), or a function that returns one, "
+                f"got {batches!r}"
+            )
+        self._source = batches
+        self._readings = 0
+
+    def __iter__(self) -> Iterator[tuple[Any, Any, Any]]:
+        return self.once("several epochs")
+
+    def once(self, purpose: str) -> Iterator[tuple[Any, Any, Any]]:
+        """The batches, checked one by one."""
+        readable = self._source() if callable(self._source) else self._source
+        if iter(readable) is readable and not callable(self._source) and self._readings:
+            raise ValueError(f"batches is an iterator that was read to its end: {purpose} needs a list or a function")
+        self._readings += 1
+        count = 0
+        for batch in readable:
+            if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
+                raise ValueError(f"batch {count} must be (X, y) or (X, y, sample_weight), got {type(batch).__name__}")
+            count += 1
+            yield batch[0], batch[1], batch[2] if len(batch) == 3 else None
+        if count == 0:
+            raise ValueError("batches has no batch to learn from")
+
+
 @dataclass
 class Statistics:
     """Weighted counts, means and variances of the columns of a stream."""

@@ -17,11 +17,6 @@ from fastloss.linear_model.optimum.columns import Moments
 RIDGE = {np.dtype(np.float32): 1e-6, np.dtype(np.float64): 1e-10}
 
 
-# Where few rows have curvature the hessian says nothing about most directions: this share of the mean curvature is
-# added as if all rows had it.  kddcup99 with the hinge did not converge without.
-DAMPING = 1e-3
-
-
 class Coordinates:
     """v ↔ (coef, intercept), made from second moments of the columns.
 
@@ -36,14 +31,24 @@ class Coordinates:
     fit_intercept : bool
     dtype : dtype
         In which the moments were summed.
+    damping : float
+        This share of the mean curvature is added as if all rows had it.
     """
 
-    def __init__(self, present: Moments, overall: Moments, ridge: float, fit_intercept: bool, dtype: np.dtype) -> None:
+    def __init__(
+        self,
+        present: Moments,
+        overall: Moments,
+        ridge: float,
+        fit_intercept: bool,
+        dtype: np.dtype,
+        damping: float = 0.0,
+    ) -> None:
         self.overall, self.fit_intercept = overall, fit_intercept
         self.K, self.d = present.mean.shape
         curvature = present.total[:, None]
         spread, everywhere = _second(present, fit_intercept), _diagonal(_second(overall, fit_intercept))
-        diagonal = curvature * (np.maximum(_diagonal(spread), 0.0) + DAMPING * everywhere) + ridge
+        diagonal = curvature * (np.maximum(_diagonal(spread), 0.0) + damping * everywhere) + ridge
         self.centre = present.mean if fit_intercept else np.zeros_like(present.mean)
         # a column that is constant, up to rounding, does what the intercept does: its coefficient stays where it is
         moves = everywhere > (16 * np.finfo(dtype).eps * overall.mean) ** 2 * fit_intercept
