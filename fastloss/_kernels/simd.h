@@ -15,6 +15,7 @@
 #endif
 
 #define FASTLOSS_AT_ONCE 8      /* rows of a group: as many chains as hide the latency of an fma on two ports */
+#define FASTLOSS_GROUP 4        /* rows SGD updates together: sgd.pyx has the count too */
 
 /* Vectors of 64, 32 or 16 bytes.  PART/PUT_PART touch the first n lanes only and never read or write beyond them. */
 #if defined(__AVX512F__)

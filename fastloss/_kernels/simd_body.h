@@ -87,6 +87,133 @@ static void V(add_rows)(const T *x, Py_ssize_t ld, const T *a, T *g, Py_ssize_t 
 }
 #undef STRETCH
 
+/* FASTLOSS_GROUP rows anywhere in memory: what SGD needs to make their updates together (sgd.pyx, `visit_groups`).  One
+   sweep reads the rows from memory and, line by line, prefetches those of a later group, so that the two streams mix;
+   the sweeps after it find them in L1. */
+
+/* gram[k, m] = sum_j row[k][j] row[m][j] for m < k; where `squares` is set for m = k too. */
+static void V(group_gram)(const T *const *row, const T *const *later, Py_ssize_t d, int squares, double *gram) {
+    const Py_ssize_t whole = d - d % LANES, rest = d % LANES;
+    VEC sum[FASTLOSS_AT_ONCE], more[FASTLOSS_AT_ONCE];
+    T dots[2 * FASTLOSS_AT_ONCE];
+    Py_ssize_t j = 0;
+#pragma GCC unroll 8
+    for (int i = 0; i < FASTLOSS_AT_ONCE; i++) sum[i] = more[i] = V(all)(0);
+#define PRODUCTS(load)                                                                                                 \
+    {                                                                                                                  \
+        const VEC x0 = load(row[0]), x1 = load(row[1]), x2 = load(row[2]), x3 = load(row[3]);                          \
+        sum[0] = FMA(x1, x0, sum[0]);                                                                                  \
+        sum[1] = FMA(x2, x0, sum[1]);                                                                                  \
+        sum[2] = FMA(x2, x1, sum[2]);                                                                                  \
+        sum[3] = FMA(x3, x0, sum[3]);                                                                                  \
+        sum[4] = FMA(x3, x1, sum[4]);                                                                                  \
+        sum[5] = FMA(x3, x2, sum[5]);                                                                                  \
+    }
+#define SQUARES(load)                                                                                                  \
+    {                                                                                                                  \
+        const VEC x0 = load(row[0]), x1 = load(row[1]), x2 = load(row[2]), x3 = load(row[3]);                          \
+        more[0] = FMA(x0, x0, more[0]);                                                                                \
+        more[1] = FMA(x1, x1, more[1]);                                                                                \
+        more[2] = FMA(x2, x2, more[2]);                                                                                \
+        more[3] = FMA(x3, x3, more[3]);                                                                                \
+    }
+#define WHOLE(x) V(get)((x) + j)
+#define REST(x) PART((x) + whole, rest)
+    for (; j < whole; j += LANES) {
+        if (LANES * sizeof(T) == 64 || j * sizeof(T) % 64 == 0)
+#pragma GCC unroll 4
+            for (int i = 0; i < FASTLOSS_GROUP; i++) __builtin_prefetch(later[i] + j, 0, 3);
+        PRODUCTS(WHOLE)
+    }
+    /* rows do not start at a cache line: they end in one more than the steps above touched */
+#pragma GCC unroll 4
+    for (int i = 0; i < FASTLOSS_GROUP; i++) {
+        __builtin_prefetch(later[i] + whole, 0, 3);
+        __builtin_prefetch(later[i] + d - 1, 0, 3);
+    }
+    if (rest) PRODUCTS(REST)
+    V(sums)(sum, dots);
+    gram[4] = dots[0];
+    gram[8] = dots[1];
+    gram[9] = dots[2];
+    gram[12] = dots[3];
+    gram[13] = dots[4];
+    gram[14] = dots[5];
+    if (!squares) return;
+    for (j = 0; j < whole; j += LANES) SQUARES(WHOLE)
+    if (rest) SQUARES(REST)
+    V(sums)(more, dots);
+    for (int i = 0; i < FASTLOSS_GROUP; i++) gram[i * (FASTLOSS_GROUP + 1)] = dots[i];
+#undef PRODUCTS
+#undef SQUARES
+#undef WHOLE
+#undef REST
+}
+
+/* z[k] = sum_j row[k][j] w[j]; two chains per row hide the latency of an fma. */
+static void V(group_dots)(const T *const *row, const T *w, Py_ssize_t d, double *z) {
+    const Py_ssize_t whole = d - d % LANES, rest = d % LANES;
+    VEC sum[FASTLOSS_AT_ONCE];
+    T dots[FASTLOSS_AT_ONCE];
+    Py_ssize_t j = 0;
+#pragma GCC unroll 8
+    for (int i = 0; i < FASTLOSS_AT_ONCE; i++) sum[i] = V(all)(0);
+    for (; j + 2 * LANES <= d; j += 2 * LANES) {
+        const VEC first = V(get)(w + j), second = V(get)(w + j + LANES);
+#pragma GCC unroll 4
+        for (int i = 0; i < FASTLOSS_GROUP; i++) {
+            sum[2 * i] = FMA(V(get)(row[i] + j), first, sum[2 * i]);
+            sum[2 * i + 1] = FMA(V(get)(row[i] + j + LANES), second, sum[2 * i + 1]);
+        }
+    }
+    if (j < whole) {
+        const VEC v = V(get)(w + j);
+#pragma GCC unroll 4
+        for (int i = 0; i < FASTLOSS_GROUP; i++) sum[2 * i] = FMA(V(get)(row[i] + j), v, sum[2 * i]);
+    }
+    if (rest) {
+        const VEC v = PART(w + whole, rest);
+#pragma GCC unroll 4
+        for (int i = 0; i < FASTLOSS_GROUP; i++) sum[2 * i + 1] = FMA(PART(row[i] + whole, rest), v, sum[2 * i + 1]);
+    }
+    V(sums)(sum, dots);
+    for (int i = 0; i < FASTLOSS_GROUP; i++) z[i] = (double)dots[2 * i] + dots[2 * i + 1];
+}
+
+/* w += sum_k a[k] row[k]; rows with a[k] = 0 are not looked at (most of them where a margin loss has been learnt). */
+static void V(group_add)(const T *const *row, const double *a, T *w, Py_ssize_t d) {
+    const Py_ssize_t whole = d - d % LANES, rest = d % LANES;
+    const T *x[FASTLOSS_GROUP];
+    VEC by[FASTLOSS_GROUP];
+    int many = 0;
+    for (int i = 0; i < FASTLOSS_GROUP; i++)
+        if (a[i] != 0 || d <= 256) {
+            x[many] = row[i];
+            by[many++] = V(all)((T)a[i]);
+        }
+#define ADD(many)                                                                                                      \
+    {                                                                                                                  \
+        for (Py_ssize_t j = 0; j < whole; j += LANES) {                                                                \
+            VEC v = V(get)(w + j);                                                                                     \
+            _Pragma("GCC unroll 4") for (int i = 0; i < many; i++) v = FMA(V(get)(x[i] + j), by[i], v);                \
+            V(put)(w + j, v);                                                                                          \
+        }                                                                                                              \
+        if (rest) {                                                                                                    \
+            VEC v = PART(w + whole, rest);                                                                             \
+            _Pragma("GCC unroll 4") for (int i = 0; i < many; i++) v = FMA(PART(x[i] + whole, rest), by[i], v);        \
+            PUT_PART(w + whole, rest, v);                                                                              \
+        }                                                                                                              \
+    }
+    switch (many) {
+    case 1: ADD(1) break;
+    case 2: ADD(2) break;
+    case 3: ADD(3) break;
+    case 4: ADD(4) break;
+    default: break;
+    }
+#undef ADD
+}
+
 /* c[i, :] += sum_p a[i ai + p ap] b[p, :] for `many` values of i, where b and c are panels: rows of `wide` vectors. */
 #define PANEL(many, wide)                                                                                              \
     {                                                                                                                  \
