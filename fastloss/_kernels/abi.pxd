@@ -78,7 +78,8 @@ cdef struct Rows32:
     # w += sum a*row.
     void (*group_gram)(const float *const *row, const float *const *later, Py_ssize_t d, int squares,
                        double *gram) noexcept nogil
-    void (*group_dots)(const float *const *row, const float *w, Py_ssize_t d, double *z) noexcept nogil
+    void (*group_dots)(const float *const *row, const float *const *later, const float *w, Py_ssize_t d,
+                       double *z) noexcept nogil
     void (*group_add)(const float *const *row, const double *a, float *w, Py_ssize_t d) noexcept nogil
     void (*panel)(const float *a, Py_ssize_t ai, Py_ssize_t ap, const float *b, float *c, Py_ssize_t count,
                   Py_ssize_t length, int wide) noexcept nogil
@@ -110,7 +111,8 @@ cdef struct Rows64:
                      Py_ssize_t d) noexcept nogil
     void (*group_gram)(const double *const *row, const double *const *later, Py_ssize_t d, int squares,
                        double *gram) noexcept nogil
-    void (*group_dots)(const double *const *row, const double *w, Py_ssize_t d, double *z) noexcept nogil
+    void (*group_dots)(const double *const *row, const double *const *later, const double *w, Py_ssize_t d,
+                       double *z) noexcept nogil
     void (*group_add)(const double *const *row, const double *a, double *w, Py_ssize_t d) noexcept nogil
     void (*panel)(const double *a, Py_ssize_t ai, Py_ssize_t ap, const double *b, double *c, Py_ssize_t count,
                   Py_ssize_t length, int wide) noexcept nogil

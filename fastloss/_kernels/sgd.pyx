@@ -51,8 +51,8 @@ ctypedef fused index_t:
 cdef enum:
     LINE = 64                   # bytes of a cache line
     AHEAD = 6                   # rows between the one being read and the one being prefetched
-    AHEAD_GROUPS = 2            # the same in groups, for dense rows
     GROUP = 4                   # rows updated together: FASTLOSS_GROUP of simd.h
+    LONG_ROW = 1024             # bytes; so long rows are prefetched one group ahead, shorter ones two
     TOGETHER = 16               # models that share a look at a group
     MAX_LINES = 16              # prefetched per row: what follows is a stream the hardware recognises by itself
     MAX_BLOCK_ROWS = 1024
@@ -615,11 +615,13 @@ cdef inline void group_gram(
         task.table.rows64.group_gram(row, later, task.X.n_columns, task.want_objective, gram)
 
 
-cdef inline void group_dots(const Task *task, const floating **row, const floating *v, double *dots) noexcept nogil:
+cdef inline void group_dots(
+    const Task *task, const floating **row, const floating **later, const floating *v, double *dots
+) noexcept nogil:
     if floating is float:
-        task.table.rows32.group_dots(row, v, task.X.n_columns, dots)
+        task.table.rows32.group_dots(row, later, v, task.X.n_columns, dots)
     else:
-        task.table.rows64.group_dots(row, v, task.X.n_columns, dots)
+        task.table.rows64.group_dots(row, later, v, task.X.n_columns, dots)
 
 
 cdef inline void group_add(const Task *task, const floating **row, const double *a, floating *v) noexcept nogil:
@@ -637,7 +639,7 @@ cdef inline bint scale_holds(const Task *task, const Model *model) noexcept nogi
 
 cdef void visit_group(
     const Task *task, Model **models, Py_ssize_t n_models, const Py_ssize_t *rows, const floating **row,
-    const double *gram
+    const floating **later, const double *gram
 ) noexcept nogil:
     """`visit` for the GROUP rows whose products are in `gram`, with each of at most TOGETHER models.
 
@@ -653,7 +655,7 @@ cdef void visit_group(
     cdef Py_ssize_t k, m, c
     cdef Model *model
     for c in range(n_models):
-        group_dots(task, row, <const floating *> models[c].weights, dots + c * GROUP)
+        group_dots(task, row, later if c == 0 else NULL, <const floating *> models[c].weights, dots + c * GROUP)
     for k in range(GROUP):
         weight = 1.0 if task.sample_weight == NULL else task.sample_weight[rows[k]]
         for c in range(n_models):
@@ -707,6 +709,7 @@ cdef void visit_groups(
     cdef Model *steady[TOGETHER]
     cdef double[GROUP * GROUP] gram
     cdef Py_ssize_t d = task.X.n_columns, j = 0, k, c, soon, n_steady
+    cdef Py_ssize_t ahead = GROUP if d * sizeof(floating) > LONG_ROW else 2 * GROUP
     while j + GROUP <= n:
         n_steady = 0
         for c in range(n_models):
@@ -718,11 +721,11 @@ cdef void visit_groups(
         if n_steady > 0:
             for k in range(GROUP):
                 row[k] = X + rows[j + k] * d
-                soon = rows[min(j + k + AHEAD_GROUPS * GROUP, n_known - 1)]
+                soon = rows[min(j + k + ahead, n_known - 1)]
                 later[k] = X + soon * d
                 prefetch_target(task, soon, sizeof(floating))
             group_gram(task, row, later, gram)
-            visit_group(task, steady, n_steady, rows + j, row, gram)
+            visit_group(task, steady, n_steady, rows + j, row, later, gram)
         j += GROUP
     for c in range(n_models):
         visit(task, models[c], rows + j, n - j, n_known - j, <floating *> models[c].weights)

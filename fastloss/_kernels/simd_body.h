@@ -87,12 +87,30 @@ static void V(add_rows)(const T *x, Py_ssize_t ld, const T *a, T *g, Py_ssize_t 
 }
 #undef STRETCH
 
-/* FASTLOSS_GROUP rows anywhere in memory: what SGD needs to make their updates together (sgd.pyx, `visit_groups`).  One
-   sweep reads the rows from memory and, line by line, prefetches those of a later group, so that the two streams mix;
-   the sweeps after it find them in L1. */
+/* FASTLOSS_GROUP rows anywhere in memory: what SGD needs to make their updates together (sgd.pyx, `visit_groups`).  The
+   sweeps over them prefetch, line by line, the rows of a later group.  Long rows are fetched by two sweeps, as one alone
+   would be at the limit of lines on their way (784 float32 in random order: 170 -> 152 ns per row); short ones by the
+   first, which waits for nothing: in the second, full queues hold up the losses (54 float32: 72 -> 55 ns). */
+#define LONG_ROW(d) ((d) * sizeof(T) > 1024)
+
+/* Prefetch the cache lines at number j of so many rows, for a sweep in steps of LANES, and what that leaves out: rows do
+   not start at a line, so they end in one more than the steps touch. */
+static inline void V(fetch)(const T *const *row, int count, Py_ssize_t j) {
+    if (LANES * sizeof(T) == 64 || j * sizeof(T) % 64 == 0)
+#pragma GCC unroll 4
+        for (int i = 0; i < count; i++) __builtin_prefetch(row[i] + j, 0, 3);
+}
+
+static inline void V(fetch_end)(const T *const *row, int count, Py_ssize_t whole, Py_ssize_t d) {
+    for (int i = 0; i < count; i++) {
+        __builtin_prefetch(row[i] + whole, 0, 3);
+        __builtin_prefetch(row[i] + d - 1, 0, 3);
+    }
+}
 
 /* gram[k, m] = sum_j row[k][j] row[m][j] for m < k; where `squares` is set for m = k too. */
-static void V(group_gram)(const T *const *row, const T *const *later, Py_ssize_t d, int squares, double *gram) {
+static inline void V(gram_fetching)(const T *const *row, const T *const *later, int count, Py_ssize_t d, int squares,
+                                    double *gram) {
     const Py_ssize_t whole = d - d % LANES, rest = d % LANES;
     VEC sum[FASTLOSS_AT_ONCE], more[FASTLOSS_AT_ONCE];
     T dots[2 * FASTLOSS_AT_ONCE];
@@ -120,17 +138,10 @@ static void V(group_gram)(const T *const *row, const T *const *later, Py_ssize_t
 #define WHOLE(x) V(get)((x) + j)
 #define REST(x) PART((x) + whole, rest)
     for (; j < whole; j += LANES) {
-        if (LANES * sizeof(T) == 64 || j * sizeof(T) % 64 == 0)
-#pragma GCC unroll 4
-            for (int i = 0; i < FASTLOSS_GROUP; i++) __builtin_prefetch(later[i] + j, 0, 3);
+        V(fetch)(later, count, j);
         PRODUCTS(WHOLE)
     }
-    /* rows do not start at a cache line: they end in one more than the steps above touched */
-#pragma GCC unroll 4
-    for (int i = 0; i < FASTLOSS_GROUP; i++) {
-        __builtin_prefetch(later[i] + whole, 0, 3);
-        __builtin_prefetch(later[i] + d - 1, 0, 3);
-    }
+    V(fetch_end)(later, count, whole, d);
     if (rest) PRODUCTS(REST)
     V(sums)(sum, dots);
     gram[4] = dots[0];
@@ -150,8 +161,16 @@ static void V(group_gram)(const T *const *row, const T *const *later, Py_ssize_t
 #undef REST
 }
 
+static void V(group_gram)(const T *const *row, const T *const *later, Py_ssize_t d, int squares, double *gram) {
+    if (LONG_ROW(d))
+        V(gram_fetching)(row, later, FASTLOSS_GROUP / 2, d, squares, gram);
+    else
+        V(gram_fetching)(row, later, FASTLOSS_GROUP, d, squares, gram);
+}
+
 /* z[k] = sum_j row[k][j] w[j]; two chains per row hide the latency of an fma. */
-static void V(group_dots)(const T *const *row, const T *w, Py_ssize_t d, double *z) {
+static inline void V(dots_fetching)(const T *const *row, const T *const *later, int count, const T *w, Py_ssize_t d,
+                                    double *z) {
     const Py_ssize_t whole = d - d % LANES, rest = d % LANES;
     VEC sum[FASTLOSS_AT_ONCE];
     T dots[FASTLOSS_AT_ONCE];
@@ -160,6 +179,8 @@ static void V(group_dots)(const T *const *row, const T *w, Py_ssize_t d, double 
     for (int i = 0; i < FASTLOSS_AT_ONCE; i++) sum[i] = V(all)(0);
     for (; j + 2 * LANES <= d; j += 2 * LANES) {
         const VEC first = V(get)(w + j), second = V(get)(w + j + LANES);
+        V(fetch)(later, count, j);
+        V(fetch)(later, count, j + LANES);
 #pragma GCC unroll 4
         for (int i = 0; i < FASTLOSS_GROUP; i++) {
             sum[2 * i] = FMA(V(get)(row[i] + j), first, sum[2 * i]);
@@ -168,9 +189,11 @@ static void V(group_dots)(const T *const *row, const T *w, Py_ssize_t d, double 
     }
     if (j < whole) {
         const VEC v = V(get)(w + j);
+        V(fetch)(later, count, j);
 #pragma GCC unroll 4
         for (int i = 0; i < FASTLOSS_GROUP; i++) sum[2 * i] = FMA(V(get)(row[i] + j), v, sum[2 * i]);
     }
+    V(fetch_end)(later, count, whole, d);
     if (rest) {
         const VEC v = PART(w + whole, rest);
 #pragma GCC unroll 4
@@ -178,6 +201,13 @@ static void V(group_dots)(const T *const *row, const T *w, Py_ssize_t d, double 
     }
     V(sums)(sum, dots);
     for (int i = 0; i < FASTLOSS_GROUP; i++) z[i] = (double)dots[2 * i] + dots[2 * i + 1];
+}
+
+static void V(group_dots)(const T *const *row, const T *const *later, const T *w, Py_ssize_t d, double *z) {
+    if (later && LONG_ROW(d))
+        V(dots_fetching)(row, later + FASTLOSS_GROUP / 2, FASTLOSS_GROUP / 2, w, d, z);
+    else
+        V(dots_fetching)(row, row, 0, w, d, z);
 }
 
 /* w += sum_k a[k] row[k]; rows with a[k] = 0 are not looked at (most of them where a margin loss has been learnt). */
@@ -213,6 +243,7 @@ static void V(group_add)(const T *const *row, const double *a, T *w, Py_ssize_t 
     }
 #undef ADD
 }
+#undef LONG_ROW
 
 /* c[i, :] += sum_p a[i ai + p ap] b[p, :] for `many` values of i, where b and c are panels: rows of `wide` vectors. */
 #define PANEL(many, wide)                                                                                              \

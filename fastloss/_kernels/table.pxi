@@ -7,8 +7,8 @@ cdef extern from "simd.h" nogil:
     void rows_times_f64(const double *, Py_ssize_t, const double *, double *, Py_ssize_t, Py_ssize_t) noexcept
     void group_gram_f32(const float *const *, const float *const *, Py_ssize_t, int, double *) noexcept
     void group_gram_f64(const double *const *, const double *const *, Py_ssize_t, int, double *) noexcept
-    void group_dots_f32(const float *const *, const float *, Py_ssize_t, double *) noexcept
-    void group_dots_f64(const double *const *, const double *, Py_ssize_t, double *) noexcept
+    void group_dots_f32(const float *const *, const float *const *, const float *, Py_ssize_t, double *) noexcept
+    void group_dots_f64(const double *const *, const double *const *, const double *, Py_ssize_t, double *) noexcept
     void group_add_f32(const float *const *, const double *, float *, Py_ssize_t) noexcept
     void group_add_f64(const double *const *, const double *, double *, Py_ssize_t) noexcept
     void add_rows_f32(const float *, Py_ssize_t, const float *, float *, Py_ssize_t, Py_ssize_t) noexcept
