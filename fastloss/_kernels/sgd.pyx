@@ -7,6 +7,7 @@ Who does what
 ``RowOrder``   in which order an epoch visits the rows
 ``Schedule``   the step size of update number t
 ``Model``      one weight vector while it is trained: a scaled vector, an intercept, the sums of this epoch
+``visit``      updates a model row by row, ``visit_groups`` with dense rows, four at a time and several models at once
 ``Trainer``    walks an epoch block by block; in each block the models visit the same rows
 
 Epochs are driven from Python (`fastloss.linear_model`), which also decides when to stop: an epoch costs a microsecond
@@ -374,8 +375,12 @@ cdef void shuffle_positions(position_t *order, Py_ssize_t n, uint64_t *state) no
 cdef class RowOrder:
     """Order of the rows: storage order (`seed=None`) or a fresh Fisher-Yates permutation for every epoch.
 
-    32-bit positions while they suffice: half the memory, and swapping random elements of the order is a tenth of the
-    time of an epoch with few columns.
+    32-bit positions while they suffice: half the memory, and swapping random elements of the order is a twentieth of
+    the time of an epoch with few columns.
+
+    Every row has a place of its own.  Runs of 8 neighbours in random order, 16 runs mixed, made an epoch with 54 columns
+    faster (log_loss by 4 %, hinge by 18 %), but where neighbours are alike the steps are noisier: on covtype sorted by
+    label, the objective of log_loss was 0.675, 0.590, 0.547 after 1, 2, 5 epochs instead of 0.557, 0.535, 0.522.
     """
     cdef readonly Py_ssize_t n
     cdef uint64_t state
@@ -597,15 +602,19 @@ cdef void visit(
 # ---------------------------------------------------------------------------------------------------------------------
 # Dense rows in groups
 # ---------------------------------------------------------------------------------------------------------------------
-# An update waits for its score, the score for the update before: one at a time, a core is idle most of the time (an
-# update with 54 columns took 210 cycles, of which the arithmetic is 30).  GROUP rows together need not wait.  With the
-# weights v before the group and a_m the factor of row m's update, the score of row k is
+# An update waits for its score, the score for the update before: one at a time, most of a core is idle.  GROUP rows
+# together need not wait.  With the weights v before the group and a_m the factor of row m's update, row k's score is
 #     (v + sum_{m<k} a_m x_m) . x_k  =  v . x_k  +  sum_{m<k} a_m (x_m . x_k):
 # all products of rows come first, what remains sequential are a few numbers per row, and the updates are added in one
 # pass over v.  In exact arithmetic this is plain SGD; rounding differs as it does with any other order of a sum.
+# Nanoseconds per row, shuffled, one core of a Zen 5: hinge with 784 columns of float32 263 -> 142, of float64
+# 354 -> 270; log_loss with 54 columns of float32 61 -> 54, of float64 64 -> 57 (its own latency is 25 of them).
 #
-# Groups of 4: the products are 6 per group, all sums fit into 16 vector registers.  Groups of 8 would halve the waiting
-# that is left but need 28.
+# Groups of 4: all sums fit into 16 vector registers, 3.5 fma per number of a row.  Groups of 8 would halve the waiting
+# that is left but need 36 sums and 5.5 fma.
+#
+# Models that share the rows share their products, and the losses of all models at one row are one call of the kernel:
+# hinge with 10 classes on 784 columns of float32 takes 390 ns per row instead of 760, log_loss 570 instead of 1660.
 cdef inline void group_gram(
     const Task *task, const floating **row, const floating **later, double *gram
 ) noexcept nogil:
@@ -641,11 +650,7 @@ cdef void visit_group(
     const Task *task, Model **models, Py_ssize_t n_models, const Py_ssize_t *rows, const floating **row,
     const floating **later, const double *gram
 ) noexcept nogil:
-    """`visit` for the GROUP rows whose products are in `gram`, with each of at most TOGETHER models.
-
-    The losses of all models at one row are one call of the kernel: where K models share the rows, the one-vs-rest
-    losses of a sample cost little more than one of them.
-    """
+    """`visit` for the GROUP rows whose products are in `gram`, with each of at most TOGETHER models."""
     cdef double[TOGETHER * GROUP] dots, a
     cdef double[TOGETHER] factor, divided
     cdef floating[TOGETHER] y, raw, loss, slope

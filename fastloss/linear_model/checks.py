@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils import check_array
+from sklearn.utils.multiclass import check_classification_targets
+
+LABEL_TABLE = 1 << 16  # integers so far apart are looked up in a table: 256 kB, at home in a cache
 
 
 def check_real(name: str, value: Any, low: float = -math.inf, *, above: bool = False) -> None:
@@ -59,6 +62,28 @@ def check_sample_weight(sample_weight: Any, n: int) -> np.ndarray | None:
     if not weight.any():
         raise ValueError("Sample weights must contain at least one non-zero number: all of sample_weight is zero")
     return weight
+
+
+def encode_labels(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The sorted classes of y and, as int32, every label's position among them; not labels are a ValueError.
+
+    Integers close together are looked up in a table: sorting 581,012 of them, as `numpy.unique` does, and counting them
+    again for the check took 60 ms, as long as two epochs on covtype; the table takes 3.
+    """
+    if y.dtype.kind in "ib" and y.size:
+        low, high = int(y.min()), int(y.max())
+        if high - low < LABEL_TABLE:
+            position = y.astype(np.intp) - low
+            table = np.zeros(high - low + 1, dtype=np.int32)
+            table[position] = 1
+            present = np.flatnonzero(table)
+            # with more classes the check below warns that this looks like regression
+            if 2 * present.size <= y.size:
+                table[present] = np.arange(present.size)
+                return (present + low).astype(y.dtype), table[position]
+    check_classification_targets(y)
+    classes, codes = np.unique(y, return_inverse=True)
+    return classes, codes.astype(np.int32, copy=False)
 
 
 def start_values(name: str, init: Any, shape: tuple[int, ...], dtype: Any) -> np.ndarray:

@@ -6,10 +6,9 @@ import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils import compute_class_weight
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets
 
 from fastloss.linear_model.base import BaseSGD
-from fastloss.linear_model.checks import start_values
+from fastloss.linear_model.checks import encode_labels, start_values
 from fastloss.losses import Loss, list_losses
 
 # Regression losses that are of use on targets -1 and +1 (scikit-learn's classifier offers the same four).
@@ -188,8 +187,7 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
         self._check_parameters()
         loss = self._make_loss()
         X, y = self._check_training_data(X, y)
-        check_classification_targets(y)
-        classes, codes = np.unique(y, return_inverse=True)
+        classes, codes = encode_labels(y)
         if len(classes) < 2:
             raise ValueError(f"y must hold at least two classes, got one class: {classes[0]!r}")
         positive = [1] if len(classes) == 2 else list(range(len(classes)))
@@ -197,7 +195,7 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
         intercept = start_values("intercept_init", intercept_init, (len(positive),), X.dtype)
         progress = self._train(
             X,
-            codes.astype(np.int32, copy=False),
+            codes,
             sample_weight,
             coef,
             intercept,
