@@ -380,7 +380,7 @@ cdef class RowOrder:
 
     Every row has a place of its own.  Runs of 8 neighbours in random order, 16 runs mixed, made an epoch with 54 columns
     faster (log_loss by 4 %, hinge by 18 %), but where neighbours are alike the steps are noisier: on covtype sorted by
-    label, the objective of log_loss was 0.675, 0.590, 0.547 after 1, 2, 5 epochs instead of 0.557, 0.535, 0.522.
+    label, the objective of log_loss was 0.675, 0.590, 0.547 after 1, 2, 5 epochs, not 0.557, 0.535, 0.522.
     """
     cdef readonly Py_ssize_t n
     cdef uint64_t state
@@ -615,6 +615,14 @@ cdef void visit(
 #
 # Models that share the rows share their products, and the losses of all models at one row are one call of the kernel:
 # hinge with 10 classes on 784 columns of float32 takes 390 ns per row instead of 760, log_loss 570 instead of 1660.
+#
+# Without fma and with vectors of 16 bytes the products of short rows cost more than the waiting: 54 columns of float32
+# took 25 % longer in groups.
+cdef inline bint groups_pay(const Table *table, bint single, Py_ssize_t n_columns) noexcept nogil:
+    cdef Py_ssize_t item = 4 if single else 8, lanes = table.rows32.lanes if single else table.rows64.lanes
+    return lanes * item > 16 or n_columns * item > LONG_ROW
+
+
 cdef inline void group_gram(
     const Task *task, const floating **row, const floating **later, double *gram
 ) noexcept nogil:
@@ -815,7 +823,7 @@ cdef class Trainer:
         self.task.l2, self.task.intercept_rate = l2, intercept_rate
         self.task.smallest_scale = 1e-6 if design.single else 1e-9
         self.task.want_objective = want_objective
-        self.task.grouped = not design.sparse
+        self.task.grouped = not design.sparse and groups_pay(self.task.table, design.single, design.n_columns)
         self._make_models(dtype, positive, class_weight, eta0)
         self._plan(n_threads)
 

@@ -14,6 +14,9 @@
 #error "fastloss needs GCC 12 or later, or Clang: __builtin_shufflevector"
 #endif
 
+/* For functions with a constant argument that decides how their loops are unrolled. */
+#define ALWAYS_INLINE inline __attribute__((__always_inline__))
+
 #define FASTLOSS_AT_ONCE 8      /* rows of a group: as many chains as hide the latency of an fma on two ports */
 #define FASTLOSS_GROUP 4        /* rows SGD updates together: sgd.pyx has the count too */
 

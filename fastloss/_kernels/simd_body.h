@@ -17,9 +17,9 @@ static inline VEC V(pairs)(VEC a, VEC b) {
     return __builtin_shufflevector(a, b, GLUE(EVEN_, LANES)) + __builtin_shufflevector(a, b, GLUE(ODD_, LANES));
 }
 
-/* The lanes of each of FASTLOSS_AT_ONCE vectors added up; out[i] = sum of v[i]. */
-static inline void V(sums)(VEC *v, T *out) {
-    int count = FASTLOSS_AT_ONCE;
+/* The lanes of each of n vectors added up, n = 2, 4 or 8; out[i] = sum of v[i]. */
+static ALWAYS_INLINE void V(sums)(VEC *v, const int n, T *out) {
+    int count = n;
 #pragma GCC unroll 8
     for (int lanes = LANES; lanes > 1; lanes /= 2) {
         int half = count > 1 ? count / 2 : 1;
@@ -28,8 +28,7 @@ static inline void V(sums)(VEC *v, T *out) {
         count = half;
     }
 #pragma GCC unroll 8
-    for (int i = 0; i * LANES < FASTLOSS_AT_ONCE; i++)
-        memcpy(out + i * LANES, &v[i], sizeof(T) * (FASTLOSS_AT_ONCE < LANES ? FASTLOSS_AT_ONCE : LANES));
+    for (int i = 0; i * LANES < n; i++) memcpy(out + i * LANES, &v[i], sizeof(T) * (n < LANES ? n : LANES));
 }
 
 /* z[r] = sum_j x[r, j] w[j] for rows of d numbers, ld apart. */
@@ -54,7 +53,7 @@ static void V(rows_times)(const T *x, Py_ssize_t ld, const T *w, T *z, Py_ssize_
 #pragma GCC unroll 8
             for (int i = 0; i < FASTLOSS_AT_ONCE; i++) sum[i] = FMA(PART(row[i] + whole, rest), v, sum[i]);
         }
-        V(sums)(sum, group);
+        V(sums)(sum, FASTLOSS_AT_ONCE, group);
         memcpy(z + r, group, sizeof(T) * (size_t)(rows - r < FASTLOSS_AT_ONCE ? rows - r : FASTLOSS_AT_ONCE));
     }
 }
@@ -95,13 +94,13 @@ static void V(add_rows)(const T *x, Py_ssize_t ld, const T *a, T *g, Py_ssize_t 
 
 /* Prefetch the cache lines at number j of so many rows, for a sweep in steps of LANES, and what that leaves out: rows do
    not start at a line, so they end in one more than the steps touch. */
-static inline void V(fetch)(const T *const *row, int count, Py_ssize_t j) {
+static ALWAYS_INLINE void V(fetch)(const T *const *row, const int count, Py_ssize_t j) {
     if (LANES * sizeof(T) == 64 || j * sizeof(T) % 64 == 0)
 #pragma GCC unroll 4
         for (int i = 0; i < count; i++) __builtin_prefetch(row[i] + j, 0, 3);
 }
 
-static inline void V(fetch_end)(const T *const *row, int count, Py_ssize_t whole, Py_ssize_t d) {
+static ALWAYS_INLINE void V(fetch_end)(const T *const *row, const int count, Py_ssize_t whole, Py_ssize_t d) {
     for (int i = 0; i < count; i++) {
         __builtin_prefetch(row[i] + whole, 0, 3);
         __builtin_prefetch(row[i] + d - 1, 0, 3);
@@ -109,14 +108,14 @@ static inline void V(fetch_end)(const T *const *row, int count, Py_ssize_t whole
 }
 
 /* gram[k, m] = sum_j row[k][j] row[m][j] for m < k; where `squares` is set for m = k too. */
-static inline void V(gram_fetching)(const T *const *row, const T *const *later, int count, Py_ssize_t d, int squares,
-                                    double *gram) {
+static ALWAYS_INLINE void V(gram_fetching)(const T *const *row, const T *const *later, const int count, Py_ssize_t d,
+                                           int squares, double *gram) {
     const Py_ssize_t whole = d - d % LANES, rest = d % LANES;
-    VEC sum[FASTLOSS_AT_ONCE], more[FASTLOSS_AT_ONCE];
-    T dots[2 * FASTLOSS_AT_ONCE];
+    VEC sum[8];     /* of which 6 are used */
+    T dots[8];
     Py_ssize_t j = 0;
 #pragma GCC unroll 8
-    for (int i = 0; i < FASTLOSS_AT_ONCE; i++) sum[i] = more[i] = V(all)(0);
+    for (int i = 0; i < 8; i++) sum[i] = V(all)(0);
 #define PRODUCTS(load)                                                                                                 \
     {                                                                                                                  \
         const VEC x0 = load(row[0]), x1 = load(row[1]), x2 = load(row[2]), x3 = load(row[3]);                          \
@@ -130,10 +129,10 @@ static inline void V(gram_fetching)(const T *const *row, const T *const *later, 
 #define SQUARES(load)                                                                                                  \
     {                                                                                                                  \
         const VEC x0 = load(row[0]), x1 = load(row[1]), x2 = load(row[2]), x3 = load(row[3]);                          \
-        more[0] = FMA(x0, x0, more[0]);                                                                                \
-        more[1] = FMA(x1, x1, more[1]);                                                                                \
-        more[2] = FMA(x2, x2, more[2]);                                                                                \
-        more[3] = FMA(x3, x3, more[3]);                                                                                \
+        sum[0] = FMA(x0, x0, sum[0]);                                                                                \
+        sum[1] = FMA(x1, x1, sum[1]);                                                                                \
+        sum[2] = FMA(x2, x2, sum[2]);                                                                                \
+        sum[3] = FMA(x3, x3, sum[3]);                                                                                \
     }
 #define WHOLE(x) V(get)((x) + j)
 #define REST(x) PART((x) + whole, rest)
@@ -143,7 +142,7 @@ static inline void V(gram_fetching)(const T *const *row, const T *const *later, 
     }
     V(fetch_end)(later, count, whole, d);
     if (rest) PRODUCTS(REST)
-    V(sums)(sum, dots);
+    V(sums)(sum, 8, dots);
     gram[4] = dots[0];
     gram[8] = dots[1];
     gram[9] = dots[2];
@@ -151,9 +150,11 @@ static inline void V(gram_fetching)(const T *const *row, const T *const *later, 
     gram[13] = dots[4];
     gram[14] = dots[5];
     if (!squares) return;
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) sum[i] = V(all)(0);
     for (j = 0; j < whole; j += LANES) SQUARES(WHOLE)
     if (rest) SQUARES(REST)
-    V(sums)(more, dots);
+    V(sums)(sum, 4, dots);
     for (int i = 0; i < FASTLOSS_GROUP; i++) gram[i * (FASTLOSS_GROUP + 1)] = dots[i];
 #undef PRODUCTS
 #undef SQUARES
@@ -169,38 +170,40 @@ static void V(group_gram)(const T *const *row, const T *const *later, Py_ssize_t
 }
 
 /* z[k] = sum_j row[k][j] w[j]; two chains per row hide the latency of an fma. */
-static inline void V(dots_fetching)(const T *const *row, const T *const *later, int count, const T *w, Py_ssize_t d,
-                                    double *z) {
+static ALWAYS_INLINE void V(dots_fetching)(const T *const *row, const T *const *later, const int count, const T *w,
+                                           Py_ssize_t d, double *z) {
     const Py_ssize_t whole = d - d % LANES, rest = d % LANES;
-    VEC sum[FASTLOSS_AT_ONCE];
-    T dots[FASTLOSS_AT_ONCE];
+    VEC sum[FASTLOSS_GROUP], odd[FASTLOSS_GROUP];
+    T dots[FASTLOSS_GROUP];
     Py_ssize_t j = 0;
-#pragma GCC unroll 8
-    for (int i = 0; i < FASTLOSS_AT_ONCE; i++) sum[i] = V(all)(0);
+#pragma GCC unroll 4
+    for (int i = 0; i < FASTLOSS_GROUP; i++) sum[i] = odd[i] = V(all)(0);
     for (; j + 2 * LANES <= d; j += 2 * LANES) {
         const VEC first = V(get)(w + j), second = V(get)(w + j + LANES);
         V(fetch)(later, count, j);
         V(fetch)(later, count, j + LANES);
 #pragma GCC unroll 4
         for (int i = 0; i < FASTLOSS_GROUP; i++) {
-            sum[2 * i] = FMA(V(get)(row[i] + j), first, sum[2 * i]);
-            sum[2 * i + 1] = FMA(V(get)(row[i] + j + LANES), second, sum[2 * i + 1]);
+            sum[i] = FMA(V(get)(row[i] + j), first, sum[i]);
+            odd[i] = FMA(V(get)(row[i] + j + LANES), second, odd[i]);
         }
     }
     if (j < whole) {
         const VEC v = V(get)(w + j);
         V(fetch)(later, count, j);
 #pragma GCC unroll 4
-        for (int i = 0; i < FASTLOSS_GROUP; i++) sum[2 * i] = FMA(V(get)(row[i] + j), v, sum[2 * i]);
+        for (int i = 0; i < FASTLOSS_GROUP; i++) sum[i] = FMA(V(get)(row[i] + j), v, sum[i]);
     }
     V(fetch_end)(later, count, whole, d);
     if (rest) {
         const VEC v = PART(w + whole, rest);
 #pragma GCC unroll 4
-        for (int i = 0; i < FASTLOSS_GROUP; i++) sum[2 * i + 1] = FMA(PART(row[i] + whole, rest), v, sum[2 * i + 1]);
+        for (int i = 0; i < FASTLOSS_GROUP; i++) odd[i] = FMA(PART(row[i] + whole, rest), v, odd[i]);
     }
-    V(sums)(sum, dots);
-    for (int i = 0; i < FASTLOSS_GROUP; i++) z[i] = (double)dots[2 * i] + dots[2 * i + 1];
+#pragma GCC unroll 4
+    for (int i = 0; i < FASTLOSS_GROUP; i++) sum[i] += odd[i];
+    V(sums)(sum, FASTLOSS_GROUP, dots);
+    for (int i = 0; i < FASTLOSS_GROUP; i++) z[i] = dots[i];
 }
 
 static void V(group_dots)(const T *const *row, const T *const *later, const T *w, Py_ssize_t d, double *z) {
