@@ -24,7 +24,8 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cython cimport floating
 from cython.parallel cimport prange
 from libc.math cimport isfinite, pow, sqrt
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uintptr_t
+from libc.string cimport memcpy
 
 from fastloss._kernels.abi cimport BLOCK, Table, kernel_f32, kernel_f64
 from fastloss._kernels.dispatch cimport Kernel, active_table, resolve_threads
@@ -378,9 +379,9 @@ cdef class RowOrder:
     32-bit positions while they suffice: half the memory, and swapping random elements of the order is a twentieth of
     the time of an epoch with few columns.
 
-    Every row has a place of its own.  Runs of 8 neighbours in random order, 16 runs mixed, made an epoch with 54 columns
-    faster (log_loss by 4 %, hinge by 18 %), but where neighbours are alike the steps are noisier: on covtype sorted by
-    label, the objective of log_loss was 0.675, 0.590, 0.547 after 1, 2, 5 epochs, not 0.557, 0.535, 0.522.
+    Every row has a place of its own.  Runs of 8 neighbours in random order, 16 runs mixed, made an epoch with 54
+    columns faster (log_loss by 4 %, hinge by 18 %), but where neighbours are alike the steps are noisier: on covtype
+    sorted by label, the objective of log_loss was 0.675, 0.590, 0.547 after 1, 2, 5 epochs, not 0.557, 0.535, 0.522.
     """
     cdef readonly Py_ssize_t n
     cdef uint64_t state
@@ -608,7 +609,7 @@ cdef void visit(
 # all products of rows come first, what remains sequential are a few numbers per row, and the updates are added in one
 # pass over v.  In exact arithmetic this is plain SGD; rounding differs as it does with any other order of a sum.
 # Nanoseconds per row, shuffled, one core of a Zen 5: hinge with 784 columns of float32 263 -> 142, of float64
-# 354 -> 270; log_loss with 54 columns of float32 61 -> 54, of float64 64 -> 57 (its own latency is 25 of them).
+# 354 -> 270; log_loss with 54 columns of float32 59 -> 49, of float64 64 -> 54 (its own latency is 25 of them).
 #
 # Groups of 4: all sums fit into 16 vector registers, 3.5 fma per number of a row.  Groups of 8 would halve the waiting
 # that is left but need 36 sums and 5.5 fma.
@@ -800,6 +801,8 @@ cdef class Trainer:
     """
     cdef Task task
     cdef Model *models
+    cdef void *weights          # of all models
+    cdef char *coef_memory
     cdef Design design
     cdef RowOrder order
     cdef object kernel, coef, intercept, buffers
@@ -857,15 +860,21 @@ cdef class Trainer:
             self.task.sample_weight = <const double *> self._pointer(sample_weight, np.float64)
 
     cdef _make_models(self, dtype, positive, class_weight, double eta0):
-        cdef char *weights = <char *> self._pointer(self.coef, dtype, True)
         cdef Py_ssize_t k, row_bytes = self.design.n_columns * (4 if self.design.single else 8)
+        cdef Py_ssize_t padded = (row_bytes + LINE - 1) // LINE * LINE
+        cdef char *weights
         cdef Model *model
+        self.coef_memory = <char *> self._pointer(self.coef, dtype, True)
         self.models = <Model *> PyMem_Calloc(max(self.n_models, 1), sizeof(Model))
-        if self.models == NULL:
+        self.weights = PyMem_Calloc(self.n_models * padded + LINE, 1)
+        if self.models == NULL or self.weights == NULL:
             raise MemoryError
+        # vectors from cache line to cache line, the last filled up with zeros (simd_body.h says why)
+        weights = <char *> self.weights + (LINE - <uintptr_t> self.weights % LINE) % LINE
         for k in range(self.n_models):
             model = self.models + k
-            model.weights = weights + k * row_bytes
+            model.weights = weights + k * padded
+            memcpy(model.weights, self.coef_memory + k * row_bytes, row_bytes)
             model.scale, model.intercept, model.eta, model.t = 1.0, self.intercept[k], eta0, self.t
             model.positive, model.active = positive[k], True
             model.negative_weight, model.positive_weight = (1.0, 1.0) if class_weight is None else class_weight[k]
@@ -886,6 +895,7 @@ cdef class Trainer:
 
     def __dealloc__(self):
         PyMem_Free(self.models)
+        PyMem_Free(self.weights)
 
     # -- training ------------------------------------------------------------------------------------------------------
     def epoch(self):
@@ -952,12 +962,13 @@ cdef class Trainer:
 
     def finish(self):
         """Write coefficients and intercepts back to the arrays the trainer was given."""
-        cdef Py_ssize_t k
+        cdef Py_ssize_t k, row_bytes = self.design.n_columns * (4 if self.design.single else 8)
         for k in range(self.n_models):
             if self.design.single:
                 fold_scale(&self.task, self.models + k, <float *> self.models[k].weights)
             else:
                 fold_scale(&self.task, self.models + k, <double *> self.models[k].weights)
+            memcpy(self.coef_memory + k * row_bytes, self.models[k].weights, row_bytes)
             self.intercept[k] = self.models[k].intercept
 
     # -- what an epoch found, model by model -------------------------------------------------------------------------
