@@ -65,10 +65,10 @@ def check_sample_weight(sample_weight: Any, n: int) -> np.ndarray | None:
 
 
 def encode_labels(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The sorted classes of y and, as int32, every label's position among them; not labels are a ValueError.
+    """The sorted classes of y and, as int32, every label's position among them; a y that holds no labels is an error.
 
-    Integers close together are looked up in a table: sorting 581,012 of them, as `numpy.unique` does, and counting them
-    again for the check took 60 ms, as long as two epochs on covtype; the table takes 3.
+    Integers close together are looked up in a table: sorting the 581,012 of covtype, as `numpy.unique` does, and
+    looking for them again in the check took 26 ms, nearly an epoch; the table takes 1.
     """
     if y.dtype.kind in "ib" and y.size:
         low, high = int(y.min()), int(y.max())
