@@ -18,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 import fastloss
 from fastloss import SGDLossClassifier, SGDLossRegressor, _kernels
 from fastloss._kernels.sgd import Design, RowOrder
+from fastloss.linear_model.checks import encode_labels
 from fastloss.losses import Huber
 
 CLASSIFIER_LOSSES = [
@@ -402,6 +403,29 @@ def test_instruction_sets_agree(two_classes):
         np.testing.assert_allclose(model.coef_, models[0].coef_, rtol=1e-10)
 
 
+@pytest.mark.parametrize("isa", _kernels.available_isas())
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("d", [1, 3, 16, 23, 54, 300])
+@pytest.mark.parametrize("loss", ["log_loss", "hinge"])
+def test_groups_of_rows_are_plain_sgd(loss, d, dtype, isa):
+    """Dense rows are updated in groups, sparse ones one by one.  The penalty is so strong that scales are folded."""
+    rng = np.random.default_rng(d)
+    X = (rng.standard_normal((203, d)) / np.sqrt(d)).astype(dtype)
+    y = (X @ rng.standard_normal((d, 3))).argmax(axis=1)
+    weight = rng.uniform(0.2, 2.0, 203)
+    model = SGDLossClassifier(
+        loss=loss, learning_rate="constant", eta0=0.3, alpha=0.1, fit_intercept=False, random_state=0, max_iter=20
+    )
+    for data in (y, y == y[0]):
+        for tol in (None, 1e-3):
+            with _kernels.use_isa(isa):
+                dense = quiet(clone(model).set_params(tol=tol), X, data, sample_weight=weight)
+                sparse = quiet(clone(model).set_params(tol=tol), sp.csr_matrix(X), data, sample_weight=weight)
+            assert dense.n_iter_ == sparse.n_iter_
+            rounding = 1e-4 if dtype == np.float32 else 1e-11
+            np.testing.assert_allclose(dense.coef_, sparse.coef_, rtol=0, atol=rounding * np.abs(sparse.coef_).max())
+
+
 # --------------------------------------------------------------------------------------------------------------
 # Weights
 # --------------------------------------------------------------------------------------------------------------
@@ -631,6 +655,37 @@ def test_any_labels(labels):
     np.testing.assert_array_equal(model.classes_, np.unique(y))
     assert model.predict(X).dtype == y.dtype
     assert model.score(X, y) > 0.8
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        np.array([127, -128, 0, 127, -128, 0], dtype=np.int8),
+        np.array([250, 0, 250, 0], dtype=np.uint8),
+        np.array([2**63 - 2, 2**63 - 1] * 3),
+        np.array([-(2**63), 2**63 - 1] * 3),
+        np.array([2**64 - 1, 2**64 - 2] * 3, dtype=np.uint64),
+        np.array([True, False, True, True]),
+        np.array([5, 3, 3, 9, 3, 5, 100_000]),
+        np.array([5.0, 3.0, 3.0, 5.0]),
+        np.array(["b", "a", "b"]),
+        np.array(["b", "a", "b"], dtype=object),
+    ],
+    ids=str,
+)
+def test_labels_are_encoded_as_numpy_unique_does(y):
+    classes, codes = encode_labels(y)
+    expected_classes, expected_codes = np.unique(y, return_inverse=True)
+    assert classes.dtype == y.dtype
+    assert codes.dtype == np.int32
+    np.testing.assert_array_equal(classes, expected_classes)
+    np.testing.assert_array_equal(codes, expected_codes)
+
+
+def test_integers_that_look_like_a_regression_target_are_warned_about():
+    X = np.random.default_rng(0).standard_normal((30, 2))
+    with pytest.warns(UserWarning, match="unique classes is greater than 50%"):
+        SGDLossClassifier(max_iter=2, tol=None).fit(X, np.arange(30))
 
 
 def test_predictions_need_a_fit(line):

@@ -15,7 +15,7 @@ It returns ``n``, or the index of the first sample it refuses (a target outside 
 from libc.stdint cimport int32_t, int64_t
 
 cdef enum:
-    ABI_VERSION = 2
+    ABI_VERSION = 3
     MAX_PARAMS = 8
     BLOCK = 1024            # elements per block: five float64 tiles are 40 kB, at home in L1 + L2
     SCORE_LANES = 256       # most samples of a class-major tile
@@ -74,6 +74,13 @@ cdef struct Rows32:
                        Py_ssize_t d) noexcept nogil
     void (*add_rows)(const float *x, Py_ssize_t ld, const float *a, float *g, Py_ssize_t rows,
                      Py_ssize_t d) noexcept nogil
+    # Rows anywhere, FASTLOSS_GROUP of them: their products with each other (and a prefetch of later ones), with w, and
+    # w += sum a*row.
+    void (*group_gram)(const float *const *row, const float *const *later, Py_ssize_t d, int squares,
+                       double *gram) noexcept nogil
+    void (*group_dots)(const float *const *row, const float *const *later, const float *w, Py_ssize_t d,
+                       double *z) noexcept nogil
+    void (*group_add)(const float *const *row, const double *a, float *w, Py_ssize_t d) noexcept nogil
     void (*panel)(const float *a, Py_ssize_t ai, Py_ssize_t ap, const float *b, float *c, Py_ssize_t count,
                   Py_ssize_t length, int wide) noexcept nogil
     void (*transpose)(const float *x, Py_ssize_t ld_from, float *to, Py_ssize_t ld_to, Py_ssize_t rows,
@@ -102,6 +109,11 @@ cdef struct Rows64:
                        Py_ssize_t d) noexcept nogil
     void (*add_rows)(const double *x, Py_ssize_t ld, const double *a, double *g, Py_ssize_t rows,
                      Py_ssize_t d) noexcept nogil
+    void (*group_gram)(const double *const *row, const double *const *later, Py_ssize_t d, int squares,
+                       double *gram) noexcept nogil
+    void (*group_dots)(const double *const *row, const double *const *later, const double *w, Py_ssize_t d,
+                       double *z) noexcept nogil
+    void (*group_add)(const double *const *row, const double *a, double *w, Py_ssize_t d) noexcept nogil
     void (*panel)(const double *a, Py_ssize_t ai, Py_ssize_t ap, const double *b, double *c, Py_ssize_t count,
                   Py_ssize_t length, int wide) noexcept nogil
     void (*transpose)(const double *x, Py_ssize_t ld_from, double *to, Py_ssize_t ld_to, Py_ssize_t rows,

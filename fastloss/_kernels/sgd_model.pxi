@@ -72,6 +72,8 @@ cdef struct Task:
     bint lazy                   # CSR with L1
     bint soft                   # targets are probabilities of the positive class
     bint want_objective
+    bint grouped                # rows are visited in groups
+    bint many_params            # models have losses of different parameters
 
 
 # ----------------------------------------------------------------------------------------- norms

@@ -14,7 +14,11 @@
 #error "fastloss needs GCC 12 or later, or Clang: __builtin_shufflevector"
 #endif
 
+/* For functions with a constant argument that decides how their loops are unrolled. */
+#define ALWAYS_INLINE inline __attribute__((__always_inline__))
+
 #define FASTLOSS_AT_ONCE 8      /* rows of a group: as many chains as hide the latency of an fma on two ports */
+#define FASTLOSS_GROUP 4        /* rows SGD updates together: sgd.pyx has the count too */
 
 /* Vectors of 64, 32 or 16 bytes.  PART/PUT_PART touch the first n lanes only and never read or write beyond them. */
 #if defined(__AVX512F__)
@@ -28,6 +32,21 @@ typedef __m512d fastloss_vf64;
 #define PART_F64(p, n) _mm512_maskz_loadu_pd((__mmask8)((1u << (n)) - 1u), (p))
 #define PUT_PART_F32(p, n, v) _mm512_mask_storeu_ps((p), (__mmask16)((1u << (n)) - 1u), (v))
 #define PUT_PART_F64(p, n, v) _mm512_mask_storeu_pd((p), (__mmask8)((1u << (n)) - 1u), (v))
+/* A masked load touches the cache lines of its whole width.  After the end of a row in random order that is a line
+   nobody prefetched, so the end of such a row is loaded by a narrower vector where that suffices (SGD, 54 float32:
+   hinge 49 -> 43 ns per row). */
+static inline __m512 fastloss_row_end32(const float *p, Py_ssize_t n) {
+    if (n <= 4) return _mm512_zextps128_ps512(_mm_maskz_loadu_ps((__mmask8)((1u << n) - 1u), p));
+    if (n <= 8) return _mm512_zextps256_ps512(_mm256_maskz_loadu_ps((__mmask8)((1u << n) - 1u), p));
+    return PART_F32(p, n);
+}
+static inline __m512d fastloss_row_end64(const double *p, Py_ssize_t n) {
+    if (n <= 2) return _mm512_zextpd128_pd512(_mm_maskz_loadu_pd((__mmask8)((1u << n) - 1u), p));
+    if (n <= 4) return _mm512_zextpd256_pd512(_mm256_maskz_loadu_pd((__mmask8)((1u << n) - 1u), p));
+    return PART_F64(p, n);
+}
+#define ROW_END_F32(p, n) fastloss_row_end32((p), (n))
+#define ROW_END_F64(p, n) fastloss_row_end64((p), (n))
 #elif defined(__AVX2__) && defined(__FMA__)
 #define LANES_F32 8
 #define LANES_F64 4
@@ -80,6 +99,11 @@ static inline fastloss_vf64 fastloss_part64(const double *p, Py_ssize_t n) {
 #define ONE_FMA_F64(a, b, c) ((a) * (b) + (c))
 #endif
 
+#if !defined(ROW_END_F32)
+#define ROW_END_F32 PART_F32
+#define ROW_END_F64 PART_F64
+#endif
+
 /* Even and odd lanes of two vectors, those of the first in front. */
 #define EVEN_2 0, 2
 #define ODD_2 1, 3
@@ -99,6 +123,7 @@ static inline fastloss_vf64 fastloss_part64(const double *p, Py_ssize_t n) {
 #define FMA FMA_F32
 #define ONE_FMA ONE_FMA_F32
 #define PART PART_F32
+#define ROW_END ROW_END_F32
 #define PUT_PART PUT_PART_F32
 #include "simd_body.h"
 #undef T
@@ -108,6 +133,7 @@ static inline fastloss_vf64 fastloss_part64(const double *p, Py_ssize_t n) {
 #undef FMA
 #undef ONE_FMA
 #undef PART
+#undef ROW_END
 #undef PUT_PART
 
 #define T double
@@ -117,6 +143,7 @@ static inline fastloss_vf64 fastloss_part64(const double *p, Py_ssize_t n) {
 #define FMA FMA_F64
 #define ONE_FMA ONE_FMA_F64
 #define PART PART_F64
+#define ROW_END ROW_END_F64
 #define PUT_PART PUT_PART_F64
 #include "simd_body.h"
 #undef T
@@ -126,5 +153,6 @@ static inline fastloss_vf64 fastloss_part64(const double *p, Py_ssize_t n) {
 #undef FMA
 #undef ONE_FMA
 #undef PART
+#undef ROW_END
 #undef PUT_PART
 #endif

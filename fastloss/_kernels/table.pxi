@@ -5,6 +5,12 @@ cdef extern from "simd.h" nogil:
     const int LANES_F32, LANES_F64
     void rows_times_f32(const float *, Py_ssize_t, const float *, float *, Py_ssize_t, Py_ssize_t) noexcept
     void rows_times_f64(const double *, Py_ssize_t, const double *, double *, Py_ssize_t, Py_ssize_t) noexcept
+    void group_gram_f32(const float *const *, const float *const *, Py_ssize_t, int, double *) noexcept
+    void group_gram_f64(const double *const *, const double *const *, Py_ssize_t, int, double *) noexcept
+    void group_dots_f32(const float *const *, const float *const *, const float *, Py_ssize_t, double *) noexcept
+    void group_dots_f64(const double *const *, const double *const *, const double *, Py_ssize_t, double *) noexcept
+    void group_add_f32(const float *const *, const double *, float *, Py_ssize_t) noexcept
+    void group_add_f64(const double *const *, const double *, double *, Py_ssize_t) noexcept
     void add_rows_f32(const float *, Py_ssize_t, const float *, float *, Py_ssize_t, Py_ssize_t) noexcept
     void add_rows_f64(const double *, Py_ssize_t, const double *, double *, Py_ssize_t, Py_ssize_t) noexcept
     void panel_f32(const float *, Py_ssize_t, Py_ssize_t, const float *, float *, Py_ssize_t, Py_ssize_t, int) noexcept
@@ -49,6 +55,9 @@ table.rows32.label_signs = row_label_signs[float]
 table.rows32.lanes = LANES_F32
 table.rows32.rows_times = rows_times_f32
 table.rows32.add_rows = add_rows_f32
+table.rows32.group_gram = group_gram_f32
+table.rows32.group_dots = group_dots_f32
+table.rows32.group_add = group_add_f32
 table.rows32.panel = panel_f32
 table.rows32.transpose = transpose_f32
 table.rows32.sum_panel = sum_panel_f32
@@ -68,6 +77,9 @@ table.rows64.label_signs = row_label_signs[double]
 table.rows64.lanes = LANES_F64
 table.rows64.rows_times = rows_times_f64
 table.rows64.add_rows = add_rows_f64
+table.rows64.group_gram = group_gram_f64
+table.rows64.group_dots = group_dots_f64
+table.rows64.group_add = group_add_f64
 table.rows64.panel = panel_f64
 table.rows64.transpose = transpose_f64
 table.rows64.sum_panel = sum_panel_f64

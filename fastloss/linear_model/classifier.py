@@ -14,6 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from fastloss._kernels.sgd import check_targets
 from fastloss.linear_model.base import BaseSGD
+from fastloss.linear_model.checks import encode_labels
 from fastloss.linear_model.problem import Problem
 from fastloss.linear_model.record import with_callbacks
 from fastloss.losses import Loss, list_losses
@@ -263,8 +264,7 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
         else:
             if classes is not None:
                 raise ValueError("classes is for y of class probabilities; it is found from labels")
-            check_classification_targets(y)
-            labels, y = np.unique(y, return_inverse=True)
+            labels, y = encode_labels(y)
             counts = np.bincount(y, minlength=len(labels))
         if len(labels) < 2:
             raise ValueError(f"y must hold at least two classes, got one class: {labels[0]!r}")
