@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 import fastloss
-from benchmarks.peers import Minimum, Output
+from benchmarks.peers import Minimum, Output, Solution
 
 NAME = "fastloss"
 KERNEL_NOTE = "mean loss and gradient of the mean, into a preallocated array"
@@ -81,3 +81,25 @@ def estimator(fit, n_threads):
         n_threads=n_threads,
         **fit.schedule,
     )
+
+
+def optimisers(problem, n):
+    return {"auto": optimiser(problem)}
+
+
+def optimiser(problem, tol=1e-3, max_iter=1000):
+    """The estimator as it is by default; `tol` and `max_iter` for a result to compare with."""
+    cls = fastloss.SGDLossRegressor if problem.task == "regression" else fastloss.SGDLossClassifier
+    return cls(
+        loss=fastloss.get_loss(problem.loss, **problem.params),
+        penalty="l2" if problem.alpha else None,
+        alpha=problem.alpha,
+        tol=tol,
+        max_iter=max_iter,
+        n_threads=1,
+    )
+
+
+def solution(estimator, problem, n):
+    coef, intercept = np.atleast_2d(estimator.coef_), np.atleast_1d(estimator.intercept_)
+    return Solution(coef, intercept, estimator.n_iter_, problem)

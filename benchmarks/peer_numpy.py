@@ -438,3 +438,11 @@ def logistic(X, y, alpha, gtol, iterations, n_threads):
 
 def estimator(fit, n_threads):
     raise NotAvailable("NumPy has no estimators")
+
+
+def optimisers(problem, n):
+    return {}
+
+
+def solution(estimator, problem, n):
+    raise NotAvailable("NumPy has no estimators")

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import sklearn
 from sklearn._loss import loss as sk
-from sklearn.linear_model import LogisticRegression, SGDClassifier, SGDRegressor
+from sklearn.linear_model import (
+    HuberRegressor,
+    LogisticRegression,
+    PoissonRegressor,
+    QuantileRegressor,
+    SGDClassifier,
+    SGDRegressor,
+)
 from sklearn.linear_model._linear_loss import LinearModelLoss
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.svm import LinearSVC
 
-from benchmarks.peers import Minimum, NotAvailable, Output
+from benchmarks.peers import Minimum, NotAvailable, Output, Solution
 
 NAME = "scikit-learn"
 KERNEL_NOTE = "per-sample losses and gradients, into preallocated arrays (averaging is not charged to it)"
@@ -137,3 +147,53 @@ def estimator(fit, n_threads):
     if cls is SGDClassifier:
         options["n_jobs"] = n_threads
     return cls(loss=fit.loss, alpha=fit.alpha, max_iter=fit.epochs, tol=None, **options)
+
+
+#: Iterations allowed to an estimator that would otherwise stop at 100 or so: it shall end by its own tolerance.
+ITERATIONS = 1000
+
+
+def optimisers(problem, n):
+    loss, alpha = problem.loss, problem.alpha
+    if problem.task == "regression":
+        return _regressors(problem)
+    C = 1 / (alpha * n)
+    if loss == "cross_entropy":
+        return {"LogisticRegression": LogisticRegression(C=C, max_iter=ITERATIONS)}
+    if loss == "hinge":
+        return {"LinearSVC": LinearSVC(loss="hinge", C=C, random_state=0)}
+    if loss != "log_loss":
+        return {}
+    found = {}
+    for solver in ("lbfgs", "liblinear"):
+        model = LogisticRegression(C=C, solver=solver, max_iter=ITERATIONS)
+        title = "LogisticRegression" + (f"({solver})" if solver != "lbfgs" else "")
+        several = problem.task == "multiclass"
+        found[title] = OneVsRestClassifier(model) if several else model
+    return found
+
+
+def _regressors(problem):
+    if problem.loss == "huber" and problem.alpha == 0:
+        return {"HuberRegressor": HuberRegressor(alpha=0.0, max_iter=ITERATIONS)}
+    if problem.loss == "quantile" and problem.alpha == 0:  # its penalty is another
+        return {"QuantileRegressor": QuantileRegressor(quantile=problem.params["quantile"], alpha=0.0)}
+    if problem.loss == "poisson":
+        solvers = "lbfgs", "newton-cholesky"
+        return {
+            "PoissonRegressor" + (f"({solver})" if solver != "lbfgs" else ""): PoissonRegressor(
+                alpha=problem.alpha, solver=solver, max_iter=ITERATIONS
+            )
+            for solver in solvers
+        }
+    return {}
+
+
+def solution(estimator, problem, n):
+    parts = estimator.estimators_ if isinstance(estimator, OneVsRestClassifier) else [estimator]
+    coef = np.vstack([np.atleast_2d(part.coef_) for part in parts])
+    intercept = np.hstack([np.atleast_1d(part.intercept_) for part in parts])
+    if isinstance(estimator, HuberRegressor):
+        # it estimates a scale s too: for that s its objective is, but for a factor, Huber's with delta = epsilon·s
+        problem = replace(problem, params={"delta": float(estimator.epsilon * estimator.scale_)})
+    return Solution(coef, intercept, int(max(np.max(part.n_iter_) for part in parts)), problem)

@@ -111,3 +111,11 @@ def logistic(X, y, alpha, gtol, iterations, n_threads):
 
 def estimator(fit, n_threads):
     raise NotAvailable("torch has no SGD estimator")
+
+
+def optimisers(problem, n):
+    return {}
+
+
+def solution(estimator, problem, n):
+    raise NotAvailable("torch has no estimators")

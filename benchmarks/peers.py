@@ -96,6 +96,29 @@ class Minimum:
     converged: bool
 
 
+@dataclass(frozen=True)
+class Optimum:
+    """An objective of linear models, mean loss + alpha/2·‖coef‖², whose least value is wanted.
+
+    A loss of two classes is one-vs-rest where the task has more: the mean of the classes' objectives.
+    """
+
+    task: str  # "binary", "multiclass" or "regression"
+    loss: str
+    params: Mapping[str, float] = field(default_factory=dict)
+    alpha: float = 1e-5
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a fitted estimator found, and the objective it was after."""
+
+    coef: np.ndarray  # (K, d)
+    intercept: np.ndarray  # (K,)
+    iterations: int
+    problem: Optimum
+
+
 class Peer(Protocol):
     """The functions of a ``peer_*.py`` module."""
 
@@ -122,6 +145,12 @@ class Peer(Protocol):
 
     def estimator(self, fit: Fit, n_threads: int) -> Any:
         """An unfitted scikit-learn style estimator with a ``random_state``, or NotAvailable."""
+
+    def optimisers(self, problem: Optimum, n: int) -> dict[str, Any]:
+        """Unfitted scikit-learn style estimators that minimise the objective of n rows, by title; empty: none."""
+
+    def solution(self, estimator: Any, problem: Optimum, n: int) -> Solution:
+        """What one of `optimisers`, fitted, found on n rows."""
 
 
 @dataclass(frozen=True)

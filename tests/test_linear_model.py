@@ -29,6 +29,9 @@ CLASSIFIER_LOSSES = [
     "squared_epsilon_insensitive",
 ]
 REGRESSOR_LOSSES = [name for name in fastloss.list_losses("regression") if name != "msle"]
+BOTH = pytest.mark.parametrize("how", ["auto", "schedule"])
+"""For behaviour that does not depend on how a model is trained."""
+
 PROBABILISTIC = ["log_loss", "modified_huber", "exponential", "focal", "poly1"]
 
 
@@ -53,6 +56,16 @@ def line():
     X = rng.standard_normal((500, 5))
     y = X @ np.array([0.5, -0.25, 0.0, 0.75, 0.1]) + 0.05 * rng.standard_normal(500)
     return X, y - y.min() + 0.3
+
+
+def classifier(how="schedule", loss="hinge", **parameters):
+    """A classifier trained to the optimum (how="auto"), by scikit-learn's default schedule, or by the one named."""
+    return SGDLossClassifier(loss, learning_rate="optimal" if how == "schedule" else how, **parameters)
+
+
+def regressor(how="schedule", loss="squared_error", **parameters):
+    """Likewise a regressor."""
+    return SGDLossRegressor(loss, learning_rate="invscaling" if how == "schedule" else how, **parameters)
 
 
 def quiet(estimator, *args, **kwargs):
@@ -90,9 +103,10 @@ def assert_same_model(a, b):
 # --------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("loss", CLASSIFIER_LOSSES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_every_classifier_loss_separates(loss, dtype, two_classes):
+@pytest.mark.parametrize("learning_rate", ["auto", "invscaling"])
+def test_every_classifier_loss_separates(loss, dtype, learning_rate, two_classes):
     X, y = two_classes
-    model = quiet(SGDLossClassifier(loss=loss, learning_rate="invscaling", random_state=0), X.astype(dtype), y)
+    model = quiet(SGDLossClassifier(loss=loss, learning_rate=learning_rate, random_state=0), X.astype(dtype), y)
     assert model.score(X, y) > 0.85
     assert model.coef_.dtype == model.intercept_.dtype == dtype
     assert (model.coef_.shape, model.intercept_.shape) == ((1, 6), (1,))
@@ -100,10 +114,11 @@ def test_every_classifier_loss_separates(loss, dtype, two_classes):
 
 @pytest.mark.parametrize("loss", REGRESSOR_LOSSES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_every_regressor_loss_lowers_itself(loss, dtype, line):
+@BOTH
+def test_every_regressor_loss_lowers_itself(how, loss, dtype, line):
     X, y = line
     X, y = X.astype(dtype), y.astype(dtype)
-    model = quiet(SGDLossRegressor(loss=loss, max_iter=200, random_state=0), X, y)
+    model = quiet(regressor(how, loss=loss, max_iter=200, random_state=0), X, y)
     objective = fastloss.get_loss(loss, **({"delta": 0.1} if loss == "huber" else {}))
     raw = X @ model.coef_ + model.intercept_
     constants = [objective.loss(y, np.full_like(y, c)) for c in np.linspace(-1, 4, 101)]
@@ -112,11 +127,12 @@ def test_every_regressor_loss_lowers_itself(loss, dtype, line):
     assert (model.coef_.shape, model.intercept_.shape) == ((5,), (1,))
 
 
-def test_loss_objects_and_names_agree(line):
+@BOTH
+def test_loss_objects_and_names_agree(how, line):
     X, y = line
-    by_name = SGDLossRegressor(loss="huber", epsilon=0.7, random_state=0).fit(X, y)
-    assert_same_model(by_name, SGDLossRegressor(loss=Huber(delta=0.7), random_state=0).fit(X, y))
-    assert_same_model(by_name, SGDLossRegressor(loss="huber", loss_params={"delta": 0.7}, random_state=0).fit(X, y))
+    by_name = regressor(how, loss="huber", epsilon=0.7, random_state=0).fit(X, y)
+    assert_same_model(by_name, regressor(how, loss=Huber(delta=0.7), random_state=0).fit(X, y))
+    assert_same_model(by_name, regressor(how, loss="huber", loss_params={"delta": 0.7}, random_state=0).fit(X, y))
 
 
 def test_epsilon_reaches_only_the_losses_it_belongs_to():
@@ -128,21 +144,21 @@ def test_epsilon_reaches_only_the_losses_it_belongs_to():
     assert SGDLossRegressor(loss="smooth_quantile", quantile=0.7)._make_loss().quantile == 0.7
 
 
-def test_quantile_covers_its_share(line):
+@BOTH
+def test_quantile_covers_its_share(how, line):
     X, y = line
     for quantile in (0.1, 0.8):
-        model = quiet(
-            SGDLossRegressor(loss="quantile", quantile=quantile, tol=1e-6, max_iter=300, random_state=0), X, y
-        )
+        model = quiet(regressor(how, loss="quantile", quantile=quantile, tol=1e-6, max_iter=300, random_state=0), X, y)
         assert abs((y <= model.predict(X)).mean() - quantile) < 0.06
 
 
-def test_count_losses_predict_through_the_log_link():
+@BOTH
+def test_count_losses_predict_through_the_log_link(how):
     rng = np.random.default_rng(0)
     X = rng.uniform(-1, 1, (2000, 2))
     mean = np.exp(0.5 + X @ [1.0, -0.5])
     y = rng.poisson(mean)
-    model = SGDLossRegressor(loss="poisson", random_state=0).fit(X, y)
+    model = regressor(how, loss="poisson", random_state=0).fit(X, y)
     np.testing.assert_allclose(model.coef_, [1.0, -0.5], atol=0.15)
     np.testing.assert_allclose(model.predict(X), np.exp(X @ model.coef_ + model.intercept_), rtol=1e-12)
 
@@ -184,15 +200,17 @@ def test_targets_outside_the_domain_are_named():
         SGDLossRegressor(loss="gamma").fit(X, np.zeros(5))
 
 
-def test_msle_object_is_accepted(line):
+@BOTH
+def test_msle_object_is_accepted(how, line):
     X, y = line
-    model = quiet(SGDLossRegressor(loss=fastloss.get_loss("msle"), max_iter=200, tol=1e-5, random_state=0), X, y)
+    model = quiet(regressor(how, loss=fastloss.get_loss("msle"), max_iter=200, tol=1e-5, random_state=0), X, y)
     assert model.score(X, y) > 0.9
 
 
-def test_loss_parameter_that_float32_cannot_hold():
+@BOTH
+def test_loss_parameter_that_float32_cannot_hold(how):
     X, y = np.ones((4, 1)), np.arange(4.0)
-    model = SGDLossRegressor(loss=Huber(delta=1e-60), max_iter=2, tol=None)
+    model = regressor(how, loss=Huber(delta=1e-60), max_iter=2, tol=None)
     model.fit(X, y)
     with pytest.raises(ValueError, match="delta"):
         model.fit(X.astype(np.float32), y)
@@ -209,11 +227,12 @@ def sparse_data(seed=0, n=300, d=40):
 
 
 @pytest.mark.parametrize("alpha", [1e-4, 1e-3])
-def test_p12_csr_follows_dense(alpha):
+@BOTH
+def test_p12_csr_follows_dense(how, alpha):
     """The stopping rule sees the same norm for CSR and dense rows (scikit-learn 1.9: 17 epochs against 21)."""
     X, y = sparse_data()
     for penalty in ("l2", None):
-        model = SGDLossRegressor(fit_intercept=False, alpha=alpha, penalty=penalty, random_state=3)
+        model = regressor(how, fit_intercept=False, alpha=alpha, penalty=penalty, random_state=3)
         dense = clone(model).fit(X, y)
         sparse = clone(model).fit(sp.csr_matrix(X), y)
         assert dense.n_iter_ == sparse.n_iter_
@@ -221,34 +240,37 @@ def test_p12_csr_follows_dense(alpha):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_p15_int64_indices(dtype):
+@BOTH
+def test_p15_int64_indices(how, dtype):
     X, y = sparse_data()
     X = sp.csr_matrix(X.astype(dtype))
     wide = sp.csr_matrix(X)
     wide.indices, wide.indptr = wide.indices.astype(np.int64), wide.indptr.astype(np.int64)
     mixed = sp.csr_matrix(X)
     mixed.indptr = mixed.indptr.astype(np.int64)
-    model = SGDLossRegressor(random_state=0).fit(X, y)
-    assert_same_model(model, SGDLossRegressor(random_state=0).fit(wide, y))
-    assert_same_model(model, SGDLossRegressor(random_state=0).fit(mixed, y))
+    model = regressor(how, random_state=0).fit(X, y)
+    assert_same_model(model, regressor(how, random_state=0).fit(wide, y))
+    assert_same_model(model, regressor(how, random_state=0).fit(mixed, y))
     np.testing.assert_array_equal(model.predict(X), model.predict(wide))
 
 
-def test_p16_float32_end_to_end(three_classes):
+@BOTH
+def test_p16_float32_end_to_end(how, three_classes):
     X, y = three_classes
     X = X.astype(np.float32)
     for data in (X, sp.csr_matrix(X)):
         for labels in (y, y == 1):
-            model = SGDLossClassifier(loss="log_loss", random_state=0).fit(data, labels)
+            model = classifier(how, loss="log_loss", random_state=0).fit(data, labels)
             outputs = [model.decision_function(data), model.predict_proba(data), model.predict_log_proba(data)]
             assert {a.dtype for a in [model.coef_, model.intercept_, *outputs]} == {np.dtype(np.float32)}
-        model = SGDLossRegressor(random_state=0).fit(data, y)
+        model = regressor(how, random_state=0).fit(data, y)
         assert {a.dtype for a in [model.coef_, model.intercept_, model.predict(data)]} == {np.dtype(np.float32)}
 
 
-def test_float32_follows_float64(line):
+@BOTH
+def test_float32_follows_float64(how, line):
     X, y = line
-    model = SGDLossRegressor(tol=None, max_iter=5, random_state=0)
+    model = regressor(how, tol=None, max_iter=5, random_state=0)
     for convert in (np.asarray, sp.csr_matrix):
         wide = clone(model).fit(convert(X), y)
         narrow = clone(model).fit(convert(X.astype(np.float32)), y)
@@ -256,16 +278,18 @@ def test_float32_follows_float64(line):
 
 
 @pytest.mark.parametrize("make", [sp.csc_matrix, sp.coo_matrix, sp.csr_array, sp.lil_matrix, sp.csc_array])
-def test_other_sparse_formats_are_converted(make):
+@BOTH
+def test_other_sparse_formats_are_converted(how, make):
     X, y = sparse_data()
-    model = SGDLossRegressor(random_state=0).fit(sp.csr_matrix(X), y)
-    other = SGDLossRegressor(random_state=0).fit(make(X), y)
+    model = regressor(how, random_state=0).fit(sp.csr_matrix(X), y)
+    other = regressor(how, random_state=0).fit(make(X), y)
     assert_same_model(model, other)
     np.testing.assert_array_equal(model.predict(X), other.predict(X))
     np.testing.assert_allclose(model.predict(make(X)), other.predict(X), rtol=1e-12, atol=1e-12)
 
 
-def test_unsorted_and_duplicate_indices_add_up():
+@BOTH
+def test_unsorted_and_duplicate_indices_add_up(how):
     X, y = sparse_data()
     whole = sp.coo_matrix(X)
     shuffled = np.random.default_rng(0).permutation(2 * whole.nnz)
@@ -275,7 +299,7 @@ def test_unsorted_and_duplicate_indices_add_up():
     indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(X)))])
     messy = sp.csr_matrix((halves[order], columns[order], indptr), shape=X.shape)
     assert not messy.has_canonical_format
-    model = SGDLossRegressor(fit_intercept=False, random_state=0)
+    model = regressor(how, fit_intercept=False, random_state=0)
     clean, other = clone(model).fit(sp.csr_matrix(X), y), clone(model).fit(messy, y)
     assert messy.nnz == 2 * whole.nnz
     assert clean.n_iter_ == other.n_iter_
@@ -312,16 +336,18 @@ def test_broken_csr_is_refused(attribute, position, value, message, index):
     ],
     ids=["list", "fortran", "strided", "readonly", "big-endian"],
 )
-def test_any_layout_gives_the_same_bits(convert, line):
+@BOTH
+def test_any_layout_gives_the_same_bits(how, convert, line):
     X, y = line
-    model = SGDLossRegressor(random_state=0).fit(X, y)
-    assert_same_model(model, SGDLossRegressor(random_state=0).fit(convert(X), y))
+    model = regressor(how, random_state=0).fit(X, y)
+    assert_same_model(model, regressor(how, random_state=0).fit(convert(X), y))
 
 
-def test_c_order_input_is_not_copied():
+@BOTH
+def test_c_order_input_is_not_copied(how):
     X = np.random.default_rng(0).standard_normal((100_000, 50))
     y = X[:, 0] > 0
-    model = SGDLossClassifier(tol=None, max_iter=1)
+    model = classifier(how, tol=None, max_iter=1)
     model.fit(X[:100], y[:100])
     tracemalloc.start()
     model.fit(X, y)
@@ -330,11 +356,12 @@ def test_c_order_input_is_not_copied():
     assert peak < 0.15 * X.nbytes
 
 
-def test_column_names_are_checked(line):
+@BOTH
+def test_column_names_are_checked(how, line):
     pd = pytest.importorskip("pandas")
     X, y = line
     frame = pd.DataFrame(X, columns=list("abcde"))
-    model = SGDLossRegressor(random_state=0).fit(frame, y)
+    model = regressor(how, random_state=0).fit(frame, y)
     assert list(model.feature_names_in_) == list("abcde")
     with pytest.raises(ValueError, match="feature names"):
         model.predict(frame[list("edcba")])
@@ -359,33 +386,55 @@ def test_row_order_is_a_fresh_uniform_permutation():
 
 def test_random_state_and_shuffle(two_classes):
     X, y = two_classes
-    model = SGDLossClassifier(loss="log_loss", random_state=1)
+    model = classifier(loss="log_loss", random_state=1)
     assert_same_model(clone(model).fit(X, y), clone(model).fit(X, y))
     assert_same_model(clone(model).fit(X, y), clone(model).set_params(random_state=np.random.RandomState(1)).fit(X, y))
     assert (clone(model).fit(X, y).coef_ != clone(model).set_params(random_state=2).fit(X, y).coef_).any()
-    fixed = SGDLossClassifier(loss="log_loss", shuffle=False)
+    fixed = classifier(loss="log_loss", shuffle=False)
     assert_same_model(
         clone(fixed).set_params(random_state=1).fit(X, y), clone(fixed).set_params(random_state=2).fit(X, y)
     )
 
 
 @pytest.mark.parametrize("convert", [np.asarray, sp.csr_matrix])
-def test_n_threads_does_not_change_a_bit(convert):
+@BOTH
+def test_n_threads_does_not_change_a_bit(how, convert):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((8000, 30))  # enough for threads to be used
     y = (X @ rng.standard_normal((30, 7))).argmax(axis=1)
-    model = SGDLossClassifier(loss="log_loss", random_state=0, max_iter=6)
+    model = classifier(how, loss="log_loss", random_state=0, max_iter=6)
     one = quiet(clone(model).set_params(n_threads=1), convert(X), y)
     for n_threads in (None, 2, 3, 8):
         assert_same_model(one, quiet(clone(model).set_params(n_threads=n_threads), convert(X), y))
 
 
+def test_the_optimum_does_not_depend_on_row_order_parameters(two_classes):
+    X, y = two_classes
+    for loss in ("log_loss", "hinge"):
+        model = SGDLossClassifier(loss, random_state=1).fit(X, y)
+        assert_same_model(model, SGDLossClassifier(loss, random_state=2, shuffle=False, batch_size=7).fit(X, y))
+
+
+def test_one_vs_rest_to_the_optimum_is_one_binary_fit_per_class(three_classes):
+    """The certificate is about the sum of the objectives, so the binary fits may be a little closer or farther."""
+    X, y = three_classes
+    for loss in ("log_loss", "hinge", "squared_hinge"):
+        model = SGDLossClassifier(loss, tol=1e-5, alpha=1e-3, max_iter=10_000).fit(X, y)
+        total = best = 0.0
+        for k in range(3):
+            binary = SGDLossClassifier(loss, tol=1e-5, alpha=1e-3, max_iter=10_000).fit(X, y == k)
+            objective = fastloss.LinearObjective(X, np.where(y == k, 1, -1), loss, alpha=1e-3)
+            total += objective(np.append(model.coef_[k], model.intercept_[k]))[0]
+            best += objective(np.append(binary.coef_, binary.intercept_))[0]
+        assert abs(total - best) <= 1e-4 * best
+
+
 def test_one_vs_rest_is_one_binary_fit_per_class(three_classes):
     """Same row order for all classes, so each of the models is exactly the binary one."""
     X, y = three_classes
-    model = SGDLossClassifier(loss="log_loss", random_state=0).fit(X, y)
+    model = classifier(loss="log_loss", random_state=0).fit(X, y)
     assert (model.coef_.shape, model.intercept_.shape) == ((3, 4), (3,))
-    binary = [SGDLossClassifier(loss="log_loss", random_state=0).fit(X, y == k) for k in range(3)]
+    binary = [classifier(loss="log_loss", random_state=0).fit(X, y == k) for k in range(3)]
     np.testing.assert_array_equal(model.coef_, np.vstack([b.coef_ for b in binary]))
     np.testing.assert_array_equal(model.intercept_, np.concatenate([b.intercept_ for b in binary]))
     assert model.n_iter_ == max(b.n_iter_ for b in binary)
@@ -437,18 +486,20 @@ def test_weights_scale_the_step(line):
     np.testing.assert_allclose(clone(model).fit(X, y, sample_weight=0.5).coef_, halved.coef_, rtol=1e-12)
 
 
-def test_zero_weight_rows_do_not_pull(line):
+@BOTH
+def test_zero_weight_rows_do_not_pull(how, line):
     X, y = line
     weight = np.ones(500)
     weight[::3] = 0
     spoiled = np.where(weight == 0, 1e6, y)
-    model = SGDLossRegressor(tol=None, max_iter=3, shuffle=False)
+    model = regressor(how, tol=None, max_iter=3, shuffle=False)
     assert_same_model(clone(model).fit(X, y, sample_weight=weight), clone(model).fit(X, spoiled, sample_weight=weight))
 
 
-def test_class_weight_moves_the_boundary(two_classes):
+@BOTH
+def test_class_weight_moves_the_boundary(how, two_classes):
     X, y = two_classes
-    model = SGDLossClassifier(loss="log_loss", random_state=0)
+    model = classifier(how, loss="log_loss", random_state=0)
     shares = [clone(model).set_params(class_weight=w).fit(X, y).predict(X).mean() for w in ({0: 5.0}, None, {1: 5.0})]
     assert shares[0] < shares[1] < shares[2]
 
@@ -492,10 +543,11 @@ def test_bad_class_weight(two_classes):
 # --------------------------------------------------------------------------------------------------------------
 # Stopping and diverging
 # --------------------------------------------------------------------------------------------------------------
-def test_running_out_of_epochs_is_said(line):
+@BOTH
+def test_running_out_of_epochs_is_said(how, line):
     X, y = line
     with pytest.warns(ConvergenceWarning, match="max_iter=2"):
-        model = SGDLossRegressor(max_iter=2).fit(X, y)
+        model = regressor(how, max_iter=2).fit(X, y)
     assert (model.n_iter_, model.t_) == (2, 1001.0)
 
 
@@ -503,15 +555,15 @@ def test_tol_none_runs_all_epochs_silently(line):
     X, y = line
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert SGDLossRegressor(max_iter=23, tol=None).fit(X, y).n_iter_ == 23
+        assert regressor(max_iter=23, tol=None).fit(X, y).n_iter_ == 23
 
 
 def test_patience_and_adaptive_steps(line):
     X, y = line
-    quick = SGDLossRegressor(n_iter_no_change=1, random_state=0).fit(X, y)
-    slow = SGDLossRegressor(n_iter_no_change=10, random_state=0).fit(X, y)
+    quick = regressor(n_iter_no_change=1, random_state=0).fit(X, y)
+    slow = regressor(n_iter_no_change=10, random_state=0).fit(X, y)
     assert quick.n_iter_ < slow.n_iter_
-    adaptive = SGDLossRegressor(learning_rate="adaptive", eta0=0.1, random_state=0).fit(X, y)
+    adaptive = regressor("adaptive", eta0=0.1, random_state=0).fit(X, y)
     assert adaptive.n_iter_ >= 5 * 8  # 0.1 is divided by 5 eight times before it is below 1e-6
 
 
@@ -521,55 +573,58 @@ def test_p8_a_diverged_classifier_says_so(loss):
     X = StandardScaler().fit_transform(X)
     for seed in range(3):
         with pytest.warns(ConvergenceWarning, match="diverged.*1e12.*eta0"):
-            SGDLossClassifier(loss=loss, random_state=seed).fit(X, y)
+            classifier(loss=loss, random_state=seed).fit(X, y)
 
 
 @pytest.mark.parametrize("scale", [100.0, 1e3, 1e5])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_p9_a_diverged_regressor_says_so(scale, dtype, line):
     X, y = line
-    assert any(
-        "diverged" in text for text in complaints(SGDLossRegressor(random_state=0), (scale * X).astype(dtype), y)
-    )
+    assert any("diverged" in text for text in complaints(regressor(random_state=0), (scale * X).astype(dtype), y))
 
 
-def test_overflow_is_an_error_and_leaves_the_last_model(line):
+@BOTH
+def test_overflow_is_an_error_and_leaves_the_last_model(how, line):
     X, y = line
-    model = SGDLossRegressor(random_state=0).fit(X, y)
+    model = regressor(how, random_state=0).fit(X, y)
     before = model.coef_
-    with pytest.raises(ValueError, match=r"overflow occurred at epoch #1\..*StandardScaler.*diverged"):
+    epoch = r"\d+" if how == "auto" else "1"
+    with pytest.raises(ValueError, match=rf"overflow occurred at epoch #{epoch}\..*StandardScaler.*diverged"):
         model.fit(1e200 * X, y)
     assert model.coef_ is before
 
 
-def test_warnings_as_errors_leave_a_whole_model(three_classes, line):
+@BOTH
+def test_warnings_as_errors_leave_a_whole_model(how, three_classes, line):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for model, (X, y) in ((SGDLossClassifier(max_iter=2), three_classes), (SGDLossRegressor(max_iter=2), line)):
+        for model, (X, y) in ((classifier(how, max_iter=2), three_classes), (regressor(how, max_iter=2), line)):
             with pytest.raises(ConvergenceWarning):
                 model.fit(X, y)
             assert model.predict(X).shape == y.shape
             assert model.n_iter_ == 2
 
 
-def test_warning_points_at_the_caller(line):
+@BOTH
+def test_warning_points_at_the_caller(how, line):
     with pytest.warns(ConvergenceWarning) as caught:
-        SGDLossRegressor(max_iter=2).fit(*line)
+        regressor(how, max_iter=2).fit(*line)
     assert caught[0].filename == __file__
 
 
-def test_control_c_stops_a_long_fit():
+@BOTH
+def test_control_c_stops_a_long_fit(how):
     if threading.current_thread() is not threading.main_thread():
         pytest.skip("signals reach the main thread only")
     rng = np.random.default_rng(0)
     X = rng.standard_normal((20_000, 50))
     labels = X[:, :5].argmax(axis=1)
     for model, data, y in (
-        (SGDLossClassifier(), X, X[:, 0] > 0),
-        (SGDLossClassifier(), X, labels),
-        (SGDLossClassifier("cross_entropy", penalty="l1", batch_size=100_000), X, labels),
-        (SGDLossClassifier("cross_entropy"), np.asfortranarray(X), labels),
-        (SGDLossClassifier(penalty="elasticnet", average=True), sp.csr_matrix(X), labels),
+        (classifier(how), X, X[:, 0] > 0),
+        (classifier(how), X, labels),
+        (classifier(how, "cross_entropy", penalty="l1", batch_size=100_000), X, labels),
+        (classifier(how, "cross_entropy"), np.asfortranarray(X), labels),
+        (classifier(how, penalty="elasticnet", average=True), sp.csr_matrix(X), labels),
     ):
         model.set_params(tol=None, max_iter=10**6)
         timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
@@ -584,11 +639,12 @@ def test_control_c_stops_a_long_fit():
         model.set_params(max_iter=2).fit(data, y).predict(data)
 
 
-def test_control_c_leaves_the_last_model():
+@BOTH
+def test_control_c_leaves_the_last_model(how):
     if threading.current_thread() is not threading.main_thread():
         pytest.skip("signals reach the main thread only")
     X = np.random.default_rng(0).standard_normal((20_000, 50))
-    model = SGDLossRegressor(tol=None, max_iter=2, average=True, penalty="l1", warm_start=True).fit(X, X[:, 0])
+    model = regressor(how, tol=None, max_iter=2, average=True, penalty="l1", warm_start=True).fit(X, X[:, 0])
     before = pickle.dumps(model)
     timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
     timer.start()
@@ -602,22 +658,28 @@ def test_control_c_leaves_the_last_model():
     np.testing.assert_array_equal(model.coef_, same.set_params(random_state=0).partial_fit(X, X[:, 0]).coef_)
 
 
-def test_verbose_prints_a_line_per_epoch(line, three_classes, capsys):
-    SGDLossRegressor(max_iter=3, tol=None, verbose=1).fit(*line)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3
-    assert all(text in lines[2] for text in ("epoch 3: ", "loss ", "objective ", "|coef| ", "intercept "))
-    SGDLossClassifier(max_iter=3, tol=None, verbose=1).fit(*three_classes)
-    assert len(capsys.readouterr().out.splitlines()) == 9
+@BOTH
+def test_verbose_writes_a_line_per_epoch(how, line, three_classes, capsys):
+    for model, loss, data in ((regressor, "log_cosh", line), (classifier, "log_loss", three_classes)):
+        fitted = quiet(model(how, max_iter=6, tol=None, verbose=1).set_params(loss=loss), *data)
+        output = capsys.readouterr()
+        lines = output.err.splitlines()
+        assert output.out == ""
+        assert len(lines) == len(fitted.objective_curve_) > 1
+        assert f"epoch {fitted.n_iter_}: " in lines[-1]
+        assert all(text in lines[-1] for text in ("loss ", "objective "))
+        assert ("step size " in lines[-1]) == (how == "schedule")
+        assert "nan" not in output.err
 
 
 # --------------------------------------------------------------------------------------------------------------
 # Predictions
 # --------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("loss", PROBABILISTIC)
-def test_probabilities(loss, two_classes, three_classes):
+@pytest.mark.parametrize("learning_rate", ["auto", "invscaling"])
+def test_probabilities(loss, learning_rate, two_classes, three_classes):
     for X, y in (two_classes, three_classes):
-        model = quiet(SGDLossClassifier(loss=loss, learning_rate="invscaling", random_state=0), X, y)
+        model = quiet(SGDLossClassifier(loss=loss, learning_rate=learning_rate, random_state=0), X, y)
         probability = model.predict_proba(X)
         np.testing.assert_allclose(probability.sum(axis=1), 1, rtol=1e-12)
         assert ((probability >= 0) & (probability <= 1)).all()
@@ -635,11 +697,12 @@ def test_no_probabilities(loss, two_classes):
         model.predict_proba(two_classes[0])
 
 
-def test_p42_probabilities_of_huge_margins(three_classes):
+@BOTH
+def test_p42_probabilities_of_huge_margins(how, three_classes):
     """Rows sum to 1 also where every one-vs-rest probability is 0."""
     X, y = three_classes
     for loss in ("modified_huber", "log_loss"):
-        model = SGDLossClassifier(loss=loss, random_state=0).fit(X, y)
+        model = classifier(how, loss=loss, random_state=0).fit(X, y)
         model.intercept_ = np.full(3, -1e308)
         np.testing.assert_allclose(model.predict_proba(X), 1 / 3)
         model.intercept_ = np.full(3, 1e308)
@@ -647,11 +710,12 @@ def test_p42_probabilities_of_huge_margins(three_classes):
 
 
 @pytest.mark.parametrize("labels", [["ham", "spam"], [-1, 1], [False, True], [3.0, 7.0], [10, 20, 30]])
-def test_any_labels(labels):
+@BOTH
+def test_any_labels(how, labels):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((300, len(labels)))
     y = np.array(labels)[X.argmax(axis=1)]
-    model = SGDLossClassifier(random_state=0).fit(X, y)
+    model = classifier(how, random_state=0).fit(X, y)
     np.testing.assert_array_equal(model.classes_, np.unique(y))
     assert model.predict(X).dtype == y.dtype
     assert model.score(X, y) > 0.8
@@ -699,9 +763,10 @@ def test_predictions_need_a_fit(line):
             getattr(model, method)(line[0])
 
 
-def test_changing_parameters_after_fit_keeps_predictions(line):
+@BOTH
+def test_changing_parameters_after_fit_keeps_predictions(how, line):
     X, y = line
-    model = SGDLossRegressor(loss="poisson", random_state=0).fit(X, y)
+    model = regressor(how, loss="poisson", random_state=0).fit(X, y)
     before = model.predict(X)
     np.testing.assert_array_equal(model.set_params(loss="huber").predict(X), before)
 
@@ -754,28 +819,31 @@ def test_impossible_shapes(model):
         model.predict(np.eye(3))
 
 
-def test_constant_columns_and_constant_targets():
+@BOTH
+def test_constant_columns_and_constant_targets(how):
     X = np.column_stack([np.ones(50), np.zeros(50), np.linspace(-1, 1, 50)])
-    model = SGDLossRegressor(random_state=0).fit(X, np.full(50, 3.0))
+    model = regressor(how, random_state=0).fit(X, np.full(50, 3.0))
     assert np.isfinite(model.coef_).all()
     assert model.coef_[1] == 0
     np.testing.assert_allclose(model.predict(X), 3.0, atol=0.2)
     for loss in ("huber", "absolute_error", "quantile"):
-        assert np.isfinite(quiet(SGDLossRegressor(loss=loss, random_state=0), X, np.full(50, 3.0)).coef_).all()
-    assert np.isfinite(SGDLossClassifier(random_state=0).fit(X, X[:, 2] > 0).coef_).all()
+        assert np.isfinite(quiet(regressor(how, loss=loss, random_state=0), X, np.full(50, 3.0)).coef_).all()
+    assert np.isfinite(classifier(how, random_state=0).fit(X, X[:, 2] > 0).coef_).all()
 
 
-def test_single_sample_and_single_column():
-    model = SGDLossRegressor(random_state=0, tol=None).fit([[2.0]], [4.0])
+@BOTH
+def test_single_sample_and_single_column(how):
+    model = regressor(how, random_state=0, tol=None).fit([[2.0]], [4.0])
     np.testing.assert_allclose(model.predict([[2.0]]), 4.0, atol=0.05)
-    empty = SGDLossRegressor(random_state=0).fit(sp.csr_matrix((5, 3)), np.ones(5))
+    empty = regressor(how, random_state=0).fit(sp.csr_matrix((5, 3)), np.ones(5))
     np.testing.assert_array_equal(empty.coef_, np.zeros(3))
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1e-300, 1e-12, 1e6, 1e300])
-def test_extreme_alpha(alpha, line):
+@BOTH
+def test_extreme_alpha(how, alpha, line):
     X, y = line
-    model = SGDLossRegressor(alpha=alpha, random_state=0).fit(X, y)
+    model = regressor(how, alpha=alpha, random_state=0).fit(X, y)
     assert np.isfinite(model.coef_).all()
     if alpha >= 1e6:
         assert np.abs(model.coef_).max() < 0.1
@@ -786,7 +854,7 @@ def test_extreme_alpha(alpha, line):
 def test_extreme_alpha_with_the_optimal_schedule(two_classes):
     X, y = two_classes
     for alpha in (1e-12, 1e6):
-        assert np.isfinite(quiet(SGDLossClassifier(alpha=alpha, max_iter=5, random_state=0), X, y).coef_).all()
+        assert np.isfinite(quiet(classifier(alpha=alpha, max_iter=5, random_state=0), X, y).coef_).all()
 
 
 # --------------------------------------------------------------------------------------------------------------
@@ -796,7 +864,7 @@ def test_extreme_alpha_with_the_optimal_schedule(two_classes):
     ("parameters", "error", "message"),
     [
         ({"penalty": "l3"}, ValueError, "penalty must be one of 'l2', 'l1', 'elasticnet', None, got 'l3'"),
-        ({"learning_rate": "auto"}, ValueError, "learning_rate must be one of 'constant', 'optimal'"),
+        ({"learning_rate": "fast"}, ValueError, "learning_rate must be one of 'auto', 'constant', 'optimal'"),
         ({"learning_rate": 3}, ValueError, "learning_rate must be one of"),
         ({"alpha": -1.0}, ValueError, r"alpha must be >= 0 and finite, got -1\.0"),
         ({"alpha": np.nan}, ValueError, "alpha must be >= 0 and finite, got nan"),
@@ -815,17 +883,18 @@ def test_extreme_alpha_with_the_optimal_schedule(two_classes):
         ({"random_state": "seed"}, ValueError, "seed"),
     ],
 )
-def test_bad_parameters_are_named(parameters, error, message, line):
+@BOTH
+def test_bad_parameters_are_named(how, parameters, error, message, line):
     X, y = line
     with pytest.raises(error, match=message):
-        SGDLossRegressor(**parameters).fit(X, y)
+        regressor(how).set_params(**parameters).fit(X, y)
     with pytest.raises(error, match=message):
-        SGDLossClassifier(**parameters).fit(X, y > 1)
+        classifier(how).set_params(**parameters).fit(X, y > 1)
 
 
 def test_start_values_continue_a_fit(line):
     X, y = line
-    model = SGDLossRegressor(learning_rate="constant", shuffle=False, tol=None)
+    model = regressor("constant", shuffle=False, tol=None)
     first = clone(model).set_params(max_iter=2).fit(X, y)
     coef = first.coef_.copy()
     second = clone(model).set_params(max_iter=3).fit(X, y, coef_init=coef, intercept_init=first.intercept_)
@@ -847,16 +916,18 @@ def test_bad_start_values(line, three_classes):
         SGDLossClassifier().fit(*three_classes, coef_init=np.ones((4, 3)))
 
 
-def test_intercept_is_left_alone_without_fit_intercept(line):
+@BOTH
+def test_intercept_is_left_alone_without_fit_intercept(how, line):
     X, y = line
-    assert SGDLossRegressor(fit_intercept=False).fit(X, y).intercept_ == 0
-    assert SGDLossRegressor(fit_intercept=False).fit(X, y, intercept_init=[0.5]).intercept_ == 0.5
+    assert regressor(how, fit_intercept=False).fit(X, y).intercept_ == 0
+    assert regressor(how, fit_intercept=False).fit(X, y, intercept_init=[0.5]).intercept_ == 0.5
 
 
-def test_pickle_and_clone(three_classes, line):
+@BOTH
+def test_pickle_and_clone(how, three_classes, line):
     for model, (X, y) in [
-        (SGDLossClassifier(loss=fastloss.get_loss("focal", gamma=1.0), random_state=0), three_classes),
-        (SGDLossRegressor(loss="tweedie", loss_params={"power": 1.3}, random_state=0), line),
+        (classifier(how, loss=fastloss.get_loss("focal", gamma=1.0), random_state=0), three_classes),
+        (regressor(how, loss="tweedie", loss_params={"power": 1.3}, random_state=0), line),
     ]:
         quiet(model, X, y)
         restored = pickle.loads(pickle.dumps(model))
@@ -868,7 +939,8 @@ def test_pickle_and_clone(three_classes, line):
         assert_same_model(model, quiet(copy, X, y))
 
 
-def test_refit_forgets(line):
+@BOTH
+def test_refit_forgets(how, line):
     X, y = line
-    model = SGDLossRegressor(random_state=0).fit(X[:, :2], 10 * y)
-    assert_same_model(model.fit(X, y), SGDLossRegressor(random_state=0).fit(X, y))
+    model = regressor(how, random_state=0).fit(X[:, :2], 10 * y)
+    assert_same_model(model.fit(X, y), regressor(how, random_state=0).fit(X, y))

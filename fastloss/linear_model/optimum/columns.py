@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.linalg.blas import dsyrk, ssyrk
 
 BLOCK_BYTES = 1 << 21  # of a dense block: at home in a second or third level cache
 
@@ -74,27 +75,43 @@ def moments(X: Any, weights: Callable[[slice, Any], NDArray] | None, K: int, *, 
     total, first = np.zeros(K), np.zeros((K, d))
     second = np.zeros((K, d, d) if full else (K, d))
     shift: NDArray | None = None
-    sparse = sp.issparse(X) and not full
-    for place, block in row_blocks(X, dense=not sparse):
+    for place, block in row_blocks(X, dense=full):
         # sums of squares lose their digits where a mean is large: sums about a point inside the data do not
         if shift is None:
-            shift = np.zeros(d, block.dtype) if sparse else block.mean(axis=0)
+            shift = np.zeros(d, block.dtype) if sp.issparse(X) else block.mean(axis=0)
+        moved = block if sp.issparse(X) else block - shift
         rows = weights(place, block) if weights is not None else np.ones((block.shape[0], 1))
-        moved = block if sparse else block - shift
         total += rows.sum(axis=0)
-        rows = rows.astype(block.dtype)
-        first += (moved.T @ rows).T
         if full:
             for k in range(K):
-                second[k] += (moved if weights is None else moved * rows[:, k : k + 1]).T @ moved
+                root = np.sqrt(rows[:, k : k + 1]).astype(block.dtype)
+                scaled = moved if weights is None else moved * root
+                first[k] += (scaled.T @ root)[:, 0]
+                second[k] += _squares(scaled)
         else:
-            squared = moved.multiply(moved).tocsr() if sparse else moved * moved
+            rows = rows.astype(block.dtype)
+            first += (moved.T @ rows).T
+            squared = moved.multiply(moved).tocsr() if sp.issparse(moved) else moved * moved
             second += (squared.T @ rows).T
     safe = np.where(total > 0, total, 1.0)[:, None]
     first /= safe
     second /= safe[:, :, None] if full else safe
+    if full:
+        second = _symmetric(second)
     second -= first[:, :, None] * first[:, None, :] if full else first * first
     return Moments(total, first + (0 if shift is None else shift), second)
+
+
+def _squares(rows: NDArray) -> NDArray:
+    """The upper triangle of transposed rows times rows, half the work of a general product."""
+    product = ssyrk if rows.dtype == np.float32 else dsyrk
+    return product(1.0, rows.T) if rows.shape[1] else np.zeros((0, 0))
+
+
+def _symmetric(matrices: NDArray) -> NDArray:
+    """Upper triangles (K, d, d) completed."""
+    upper = np.triu(matrices)
+    return upper + np.triu(matrices, 1).swapaxes(1, 2)
 
 
 def raw_predictions(block: Any, coef: NDArray, intercept: NDArray) -> NDArray:

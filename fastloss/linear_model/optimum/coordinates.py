@@ -58,15 +58,22 @@ class Coordinates:
         self.factors: list[NDArray] | None = None
         if spread.ndim == 3:
             self.factors = [self._factor(k, curvature[k, 0] * spread[k], RIDGE[dtype]) for k in range(self.K)]
+        elif overall.spread.ndim == 3:
+            # the correlations of X for all scores, as far as curvature is the data's and not the penalty's
+            share = np.where(moves, 1.0 - ridge / np.where(moves, diagonal, 1.0), 0.0).mean(axis=0, keepdims=True)
+            scale = np.sqrt(np.maximum(share, 0.0) / np.where(everywhere > 0, everywhere, 1.0))
+            correlation = _second(overall, fit_intercept)[0] * (scale.T * scale)
+            self.factors = [_cholesky(correlation, RIDGE[dtype])]
 
     def _factor(self, k: int, matrix: NDArray, extra: float) -> NDArray:
-        scaled = matrix * self.scale[k] * self.scale[k][:, None]
-        scaled[np.diag_indices(self.d)] = 1.0
-        while True:
-            try:
-                return cholesky(scaled + extra * np.eye(self.d), lower=True)
-            except np.linalg.LinAlgError:
-                extra *= 100
+        return _cholesky(matrix * self.scale[k] * self.scale[k][:, None], extra)
+
+    def _solve(self, table: NDArray, trans: str) -> NDArray:
+        """Rows divided by the factors, or by their transposes."""
+        assert self.factors is not None
+        if len(self.factors) == 1:
+            return _divided(self.factors[0], table.T, trans).T
+        return np.stack([_divided(f, row, trans) for f, row in zip(self.factors, table, strict=True)])
 
     @property
     def size(self) -> int:
@@ -78,9 +85,7 @@ class Coordinates:
         table = v.reshape(self.K, self.d + self.fit_intercept)
         coef = table[:, : self.d]
         if self.factors is not None:
-            coef = np.stack(
-                [solve_triangular(f, row, trans="T", lower=True) for f, row in zip(self.factors, coef, strict=True)]
-            )
+            coef = self._solve(coef, "T")
         coef = coef * self.scale
         if not self.fit_intercept:
             return coef, np.zeros(self.K)
@@ -91,7 +96,7 @@ class Coordinates:
         table = np.empty((self.K, self.d + self.fit_intercept))
         inner = (coef - intercept[:, None] * self.centre if self.fit_intercept else coef) * self.scale
         if self.factors is not None:
-            inner = np.stack([solve_triangular(f, row, lower=True) for f, row in zip(self.factors, inner, strict=True)])
+            inner = self._solve(inner, "N")
         table[:, : self.d] = inner
         if self.fit_intercept:
             table[:, self.d] = intercept * self.intercept_scale
@@ -102,7 +107,8 @@ class Coordinates:
         table = np.empty((self.K, self.d + self.fit_intercept))
         inner = np.divide(coef, self.scale, out=np.zeros_like(coef), where=self.scale > 0)
         if self.factors is not None:
-            inner = np.stack([row @ f for f, row in zip(self.factors, inner, strict=True)])
+            every = self.factors * self.K if len(self.factors) == 1 else self.factors
+            inner = np.stack([row @ f for f, row in zip(every, inner, strict=True)])
         table[:, : self.d] = inner
         if self.fit_intercept:
             table[:, self.d] = (intercept + np.einsum("kj,kj->k", coef, self.centre)) / self.intercept_scale
@@ -119,3 +125,18 @@ def _second(moments: Moments, centred: bool) -> NDArray:
 
 def _diagonal(spread: NDArray) -> NDArray:
     return spread if spread.ndim == 2 else np.einsum("kjj->kj", spread)
+
+
+def _cholesky(matrix: NDArray, extra: float) -> NDArray:
+    """Factor of a matrix with a diagonal of 1, or of 0 for columns that do not move."""
+    matrix = matrix.copy()
+    matrix[np.diag_indices(len(matrix))] = 1.0
+    while True:
+        try:
+            return cholesky(matrix + extra * np.eye(len(matrix)), lower=True, check_finite=False)
+        except np.linalg.LinAlgError:
+            extra *= 100
+
+
+def _divided(factor: NDArray, right: NDArray, trans: str) -> NDArray:
+    return solve_triangular(factor, right, trans=trans, lower=True, check_finite=False)

@@ -18,7 +18,7 @@ Target = Callable[[float], float]
 # Full second moments while they cost about as much as ten evaluations; otherwise variances alone.
 FULL_COLUMNS, FULL_CLASSES = 1000, 30
 # Evaluations between two looks at whether fresh coordinates are needed.
-ROUND_EXACT, ROUND_ROUGH = 12, 150
+ROUND_EXACT, ROUND_ROUGH = 12, 80
 # Where few rows have curvature the hessian of an envelope says nothing about most directions, and its other rows do not
 # stay without curvature: this share is added as if all had it.  kddcup99 with the hinge did not converge without.
 DAMPING = 1e-3
@@ -97,11 +97,8 @@ def fresh_coordinates(smooth: Smooth, model: Model, last: Coordinates) -> Coordi
     """Coordinates from the hessian at a model; one pass over X."""
     task = smooth.task
     smooth.watch.pass_over()
-    present = moments(task.X, smooth.curvatures(model), task.K, full=last.factors is not None and refreshable(task))
-    if last.factors is not None and present.spread.ndim == 2:
-        every = np.zeros(task.K, np.intp)
-        ratio = np.sqrt(np.maximum(present.spread, 0) / np.maximum(np.einsum("kjj->kj", last.overall.spread), 1e-300))
-        present.spread = last.overall.spread[every] * ratio[:, :, None] * ratio[:, None, :]
+    full = last.factors is not None and refreshable(task)
+    present = moments(task.X, smooth.curvatures(model), task.K, full=full)
     return Coordinates(present, last.overall, task.ridge, task.fit_intercept, task.dtype, smooth.damping)
 
 
@@ -305,5 +302,8 @@ def first_coordinates(smooth: Smooth, model: Model, spread: Moments) -> Coordina
     weight = np.ones(len(hess)) if task.weight is None else task.weight[rows]
     mean = np.maximum(weight @ hess / max(weight.sum(), np.finfo(float).tiny), 1e-8)
     every = np.zeros(task.K, np.intp)
-    whole = Moments(mean, spread.mean[every], spread.spread[every])
+    spreads = spread.spread
+    if spreads.ndim == 3 and not refreshable(task):
+        spreads = np.einsum("kjj->kj", spreads)
+    whole = Moments(mean, spread.mean[every], spreads[every])
     return Coordinates(whole, spread, task.ridge, task.fit_intercept, task.dtype)
