@@ -56,6 +56,8 @@ class Trainer:
         penalty: NDArray[np.float64] | None = None,
         t: float = 1.0,
         eta: NDArray[np.float64] | None = None,
+        envelopes: Sequence[Kernel] | None = None,
+        curvature: float | None = None,
         n_threads: int | None = None,
     ) -> None: ...
     def epoch(self) -> None: ...
