@@ -1,4 +1,7 @@
-"""Door 2, the estimators: SGD on real tables, one explicit schedule, a fixed number of epochs, one core."""
+"""Door 2, the estimators on real tables, one core.
+
+Two tables: SGD with one explicit schedule, a fixed number of epochs; and whole fits to an optimum (``optima.py``).
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,9 @@ import numpy as np
 from sklearn import metrics
 from sklearn.base import clone
 
-from benchmarks import peer_fastloss, peer_numpy, problems, timing
-from benchmarks.peers import Fit, NotAvailable, Peer, Run
+from benchmarks import optima, peer_fastloss, peer_numpy, problems, timing
+from benchmarks.optima import Descent
+from benchmarks.peers import Fit, NotAvailable, Optimum, Peer, Run
 from benchmarks.report import Column, Missing, Row, Table, ratio, significant
 
 OURS = "fastloss"
@@ -41,6 +45,10 @@ class Plan:
     cases: tuple[Case, ...]
     rounds: int = 5
     budget: float = 3.0  # seconds per case, beyond the least number of rounds
+    descents: tuple[Descent, ...] = ()
+    descent_rounds: int = 3
+    descent_budget: float = 5.0  # seconds per descent, beyond the first round
+    limit: float = 60.0  # seconds that one fit of a descent may take
 
 
 def _classify(data: str, loss: str, epochs: int, dtype: str = "float64", score: str = "accuracy", task="binary"):
@@ -60,7 +68,12 @@ _DEFAULT = (
     _classify("covtype", "log_loss", 3, "float32"),
     _classify("covtype", "hinge", 3, "float32"),
     _classify("creditcard", "log_loss", 5, score="AUC"),
+    _classify("mnist", "hinge", 5),
     _classify("mnist", "hinge", 5, "float32"),
+    _classify("mnist 10 classes", "hinge", 3, task="multiclass"),
+    _classify("mnist 10 classes", "hinge", 3, "float32", task="multiclass"),
+    _classify("random sparse", "log_loss", 5),
+    _classify("random sparse", "log_loss", 5, "float32"),
     _classify("a9a", "log_loss", 20),
     _classify("a9a", "log_loss", 20, "float32"),
     _regress("california_housing", "squared_error", 20),
@@ -68,8 +81,6 @@ _DEFAULT = (
 )
 _FULL = (
     *_DEFAULT,
-    _classify("mnist", "hinge", 5),
-    _classify("mnist 10 classes", "hinge", 3, "float32", task="multiclass"),
     _classify("kddcup99_10pct", "log_loss", 5),
     _classify("kddcup99_10pct", "log_loss", 5, "float32"),
     _classify("news20_multiclass", "log_loss", 5, task="multiclass"),
@@ -79,18 +90,47 @@ _FULL = (
     _regress("nycflights13", "quantile", 5, quantile=0.75, score="D2 absolute"),
     _regress("freMTPL2", "poisson", 5, score="D2 Poisson"),
 )
+_BINARY, _SOFTMAX = Optimum("binary", "log_loss"), Optimum("multiclass", "cross_entropy")
+_ONE_VS_REST, _HINGE = Optimum("multiclass", "log_loss"), Optimum("binary", "hinge")
+_QUANTILE = Optimum("regression", "quantile", {"quantile": 0.75}, alpha=0.0)
+#: About the delta that HuberRegressor finds on california_housing.
+_HUBER = Optimum("regression", "huber", {"delta": 0.49}, alpha=0.0)
+_POISSON = Optimum("regression", "poisson", alpha=1e-4)
+_DESCENTS = (
+    Descent("covtype raw", _BINARY, scaled=True),
+    Descent("mnist 10 classes raw", _SOFTMAX, scaled=True),
+    Descent("a9a", _BINARY),
+    Descent("20newsgroups TF-IDF", _SOFTMAX),
+    Descent("20newsgroups TF-IDF", _ONE_VS_REST),
+    Descent("nycflights13 raw", _QUANTILE, rows=5000),
+    Descent("nycflights13 raw", _QUANTILE, rows=10_000),
+    Descent("nycflights13 raw", _QUANTILE),
+    Descent("covtype raw", _HINGE, scaled=True),
+    Descent("a9a", _HINGE),
+    Descent("california_housing raw", _HUBER, scaled=True),
+    Descent("bike_sharing_hour raw", _POISSON),
+    Descent("freMTPL2 raw", _POISSON),
+)
 PLANS = {
-    "quick": Plan(_QUICK, rounds=3, budget=0.5),
-    "default": Plan(_DEFAULT),
-    "full": Plan(_FULL, rounds=9, budget=20.0),
+    "quick": Plan(
+        _QUICK, rounds=3, budget=0.5, descents=(Descent("a9a", _BINARY),), descent_rounds=2, descent_budget=0.5
+    ),
+    "default": Plan(_DEFAULT, descents=_DESCENTS),
+    "full": Plan(_FULL, rounds=9, budget=20.0, descents=_DESCENTS, descent_rounds=5, descent_budget=30.0, limit=600.0),
 }
 
 
-def cases(plan: Plan) -> list[Case]:
-    return list(plan.cases)
+def cases(plan: Plan) -> list[Case | Descent]:
+    return [*plan.cases, *plan.descents]
 
 
-def measure(case: Case, plan: Plan, run: Run) -> list[Row]:
+def measure(case: Case | Descent, plan: Plan, run: Run) -> list[Row]:
+    if isinstance(case, Descent):
+        return optima.measure(case, plan.limit, plan.descent_rounds, plan.descent_budget, run)
+    return _epochs(case, plan, run)
+
+
+def _epochs(case: Case, plan: Plan, run: Run) -> list[Row]:
     data = problems.dataset(case.data, case.dtype)
     rows, columns = data.X.shape
     row = case.labels | {"data": data.label, "rows": rows, "columns": columns, "score": case.score}
@@ -223,7 +263,9 @@ SCORES = {
 }
 
 
-def failed(case: Case, error: Exception) -> Row:
+def failed(case: Case | Descent, error: Exception) -> Row:
+    if isinstance(case, Descent):
+        return case.labels | {"by": OURS, "time": Missing.failed(error)}
     return case.labels | {f"{OURS}_time": Missing.failed(error)}
 
 
@@ -231,10 +273,16 @@ def failed(case: Case, error: Exception) -> Row:
 
 
 def tables(rows: list[Row], plan: Plan, run: Run) -> list[Table]:
-    if not rows:
-        return []
-    shown = [OURS, *(p.NAME for p in run.peers if any(_offers(row, p.NAME) for row in rows))]
-    return [Table("estimators", "Estimators: SGD, time per epoch on one core", _columns(shown), rows, _notes(plan))]
+    whole = [row for row in rows if "by" in row]
+    rows = [row for row in rows if "by" not in row]
+    found = []
+    if rows:
+        shown = [OURS, *(p.NAME for p in run.peers if any(_offers(row, p.NAME) for row in rows))]
+        title = "Estimators: SGD, time per epoch on one core"
+        found.append(Table("estimators", title, _columns(shown), rows, _notes(plan)))
+    if whole:
+        found.append(optima.table(whole, plan.limit, plan.descent_rounds))
+    return found
 
 
 def _offers(row: Row, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Door 3's whole fits: each contestant to the least value of its objective, in a process of its own, with a time limit.
+"""Door 2's whole fits: each contestant to the least value of its objective, in a process of its own, with a time limit.
 
 A process is what can be stopped whatever library is at work in it. All hold their data at the same time and fit in
 turn, so that a disturbance hits all of them; only the fit is timed.
@@ -25,7 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks import peer_fastloss, peer_numpy, problems, timing
-from benchmarks.peers import Optimum, Run
+from benchmarks.peers import ITERATIONS, Optimum, Run
 from benchmarks.report import Column, Missing, Row, Table, ratio, significant
 
 OURS = "fastloss"
@@ -189,15 +189,16 @@ def _stop(entry: Entry) -> None:
 
 
 def _receive(entry: Entry, seconds: float) -> Report | None:
-    """What the process says next; None, with `missing` set, when it says nothing in time or died."""
-    try:
-        answer = entry.pipe.recv() if entry.pipe.poll(seconds) else None
-    except EOFError:
-        answer = f"its process ended with code {entry.process.exitcode}"
-    if answer is None:
+    """What the process says next: a report, or None when it is ready; else, and without an answer, `missing` is set."""
+    if not entry.pipe.poll(seconds):
         entry.missing = Missing("stopped", f"did not finish in {seconds:g} s")
         entry.process.kill()
-    elif isinstance(answer, str):
+        return None
+    try:
+        answer = entry.pipe.recv()
+    except EOFError:
+        answer = "its process ended"
+    if isinstance(answer, str):
         entry.missing = Missing("failed" if entry.peer == OURS else "error", answer)
     return answer if isinstance(answer, Report) else None
 
@@ -263,7 +264,7 @@ def serve(pipe: Connection, case: Descent, module: str, title: str, scaled: bool
             if scaled:
                 model = make_pipeline(StandardScaler(with_mean=not sp.issparse(data.X)), model)
             _fitted(clone(model), *_some_rows(data))
-            pipe.send("")  # ready
+            pipe.send(None)
             while pipe.recv() == "fit":
                 pipe.send(_report(clone(model), data, peer, problem, scaled))
     except EOFError:
@@ -350,16 +351,18 @@ def table(rows: list[Row], limit: float, rounds: int) -> Table:
     ]
     notes = [
         f"s: one fit on one core, checks and scaling included; median of up to {rounds} alternating fits (of long ones: "
-        f"one), each contestant in a process of its own. ratio: the peer's time / fastloss's. stopped after {limit:g} s.",
-        "fastloss: the estimator's defaults but for loss, alpha and one thread, on the columns as they are. Peers: their "
-        "default tol, at least 1000 iterations. One-vs-rest where a loss of two classes meets more.",
+        "one), each contestant in a process of its own. ratio: the peer's time / fastloss's. stopped: after "
+        f"{limit:g} s.",
+        "fastloss: the estimator's defaults but for loss, alpha and one thread, on the columns as they are. Peers: "
+        f"their default tol, at most {ITERATIONS} iterations. A loss of two classes meets more of them "
+        "one-vs-rest.",
         "objective: mean loss + alpha/2 |coef|^2 on the training rows in float64, by the NumPy code from the "
         "coefficients; behind a StandardScaler the coefficients of the scaled columns, which is another objective. "
         "HuberRegressor finds a scale too: its objective is the Huber loss with the delta that follows from it.",
-        "gap: (objective - best known value of that same objective) / that value (poisson: / its distance from the best "
-        f"constant's). Best known: the least of all fits and of one of fastloss with tol={CLOSE:g} and as much time. "
-        f"Ours over {PROMISED:g} is shown as failed. LinearSVC and liblinear also penalise the intercept, which is not "
-        "in the objective.",
-        "iterations: fastloss: passes over X; peers: what they call so. ended: whether a ConvergenceWarning was given.",
+        "gap: (objective - best known value of that same objective) / that value (poisson: / its distance from the "
+        f"best constant's). Best known: the least of all fits and of one by fastloss with tol={CLOSE:g} in as much "
+        f"time. Ours over {PROMISED:g} is shown as failed. LinearSVC and liblinear also penalise the intercept, which "
+        "is not in the objective.",
+        "iterations: fastloss: passes over X; peers: what they call so. ended: whether there was a ConvergenceWarning.",
     ]
     return Table("estimators_optima", "Estimators: whole fits to the same objective, one core", columns, rows, notes)

@@ -20,7 +20,7 @@ from sklearn.linear_model._linear_loss import LinearModelLoss
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import LinearSVC
 
-from benchmarks.peers import Minimum, NotAvailable, Output, Solution
+from benchmarks.peers import ITERATIONS, Minimum, NotAvailable, Output, Solution
 
 NAME = "scikit-learn"
 KERNEL_NOTE = "per-sample losses and gradients, into preallocated arrays (averaging is not charged to it)"
@@ -147,10 +147,6 @@ def estimator(fit, n_threads):
     if cls is SGDClassifier:
         options["n_jobs"] = n_threads
     return cls(loss=fit.loss, alpha=fit.alpha, max_iter=fit.epochs, tol=None, **options)
-
-
-#: Iterations allowed to an estimator that would otherwise stop at 100 or so: it shall end by its own tolerance.
-ITERATIONS = 1000
 
 
 def optimisers(problem, n):

@@ -17,6 +17,10 @@ PEERS = {
 }
 
 
+#: Iterations of a peer's optimiser that would otherwise stop at 100 or so: it shall end by its own tolerance.
+ITERATIONS = 1000
+
+
 class NotAvailable(Exception):  # noqa: N818 - an absence, not an error
     """The peer does not offer this; the message says what is missing. Shown as n/a."""
 

@@ -8,6 +8,8 @@ shape, and its name in the report says so. A file holds ``y`` and either ``X`` o
 
 from __future__ import annotations
 
+import json
+import lzma
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from sklearn import datasets
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from benchmarks.peers import Linear
 from fastloss.losses import Loss
@@ -187,6 +190,7 @@ class Recipe:
     scale: str  # "standard": columns to mean 0, variance 1; "max": columns divided by their largest size; "none"
     substitute: Callable[[], tuple[str, Any, np.ndarray]]  # label, X, y; y is the target already
     target: Callable[[np.ndarray], np.ndarray] = _as_is  # from the file's y
+    whole: bool = False  # all rows are for training; the test part is the same
 
 
 def _bundled(name: str, target: Callable[[np.ndarray], np.ndarray] = _as_is):
@@ -197,8 +201,20 @@ def _bundled(name: str, target: Callable[[np.ndarray], np.ndarray] = _as_is):
     return load
 
 
-def _synthetic(name: str, rows: int, columns: int, nonzeros: int | None = None, classes: int = 2, counts: bool = False):
-    """Seeded data of the named table's shape; ``classes=0`` makes a regression target with a heavy tail."""
+def _synthetic(
+    name: str,
+    rows: int,
+    columns: int,
+    nonzeros: int | None = None,
+    classes: int = 2,
+    counts: bool = False,
+    scales: bool = False,
+):
+    """Seeded data of the named table's shape.
+
+    ``classes=0`` makes a regression target with a heavy tail; ``scales`` gives columns means and sizes of their own, up
+    to thousands.
+    """
 
     def make():
         rng = np.random.default_rng(0)
@@ -216,6 +232,8 @@ def _synthetic(name: str, rows: int, columns: int, nonzeros: int | None = None, 
             y = (score[:, 0] + 0.5 * rng.standard_normal(rows) > 0).astype(int)
         else:
             y = np.argmax(score + 0.5 * rng.standard_normal(score.shape), axis=1)
+        if scales:
+            X = (X + rng.uniform(-3, 3, columns)) * 10 ** rng.uniform(-1, 3, columns)
         return f"{name}-like (synthetic)", X, y
 
     return make
@@ -237,24 +255,48 @@ def _synthetic_csr(rng, rows, columns, nonzeros):
     return X
 
 
+def _random_rows(rows: int, columns: int, per_row: int):
+    """Sparse rows of random columns and values."""
+
+    def make():
+        rng = np.random.default_rng(0)
+        X = _random_csr(rng, rows, columns, per_row)
+        score = X @ rng.standard_normal(columns)
+        return f"{per_row} random columns a row (synthetic)", X, (score > 0).astype(int)
+
+    return make
+
+
 def _odd(y: np.ndarray) -> np.ndarray:
     return (y % 2).astype(int)
 
 
+def _is_second(y: np.ndarray) -> np.ndarray:
+    return (y == 2).astype(int)
+
+
 RECIPES = {
-    "covtype": Recipe("standard", _synthetic("covtype", 581012, 54), lambda y: (y == 2).astype(int)),
+    "covtype": Recipe("standard", _synthetic("covtype", 581012, 54), _is_second),
+    "covtype raw": Recipe("none", _synthetic("covtype", 581012, 54, scales=True), _is_second),
     "covtype 7 classes": Recipe("standard", _synthetic("covtype", 581012, 54, classes=7)),
     "creditcard": Recipe("standard", _bundled("breast_cancer")),
     "mnist": Recipe("max", _bundled("digits", _odd), _odd),
     "mnist 10 classes": Recipe("max", _bundled("digits")),
+    "mnist 10 classes raw": Recipe("none", _bundled("digits")),
     "a9a": Recipe("none", _synthetic("a9a", 32561, 123, 14)),
     "kddcup99_10pct": Recipe("max", _synthetic("kddcup99_10pct", 494021, 119, 13), lambda y: (y != 16).astype(int)),
     "news20_multiclass": Recipe("max", _synthetic("news20", 15935, 62061, 80, classes=20)),
+    "20newsgroups TF-IDF": Recipe("none", _synthetic("20newsgroups", 11314, 130107, 150, classes=20)),
+    "random sparse": Recipe("none", _random_rows(250_000, 10_000, 38)),
     "electricity": Recipe("standard", _synthetic("electricity", 45312, 6)),
     "california_housing": Recipe("standard", _bundled("diabetes")),
+    "california_housing raw": Recipe("none", _bundled("diabetes")),
     "bike_sharing_hour": Recipe("standard", _synthetic("bike_sharing_hour", 17379, 59, classes=0)),
+    "bike_sharing_hour raw": Recipe("none", _synthetic("bike_sharing_hour", 17379, 59, counts=True)),
     "nycflights13": Recipe("max", _synthetic("nycflights13", 327346, 147, 10, classes=0)),
+    "nycflights13 raw": Recipe("none", _synthetic("nycflights13", 327346, 147, 10, classes=0), whole=True),
     "freMTPL2": Recipe("max", _synthetic("freMTPL2", 678013, 57, 9, counts=True)),
+    "freMTPL2 raw": Recipe("none", _synthetic("freMTPL2", 678013, 57, 9, counts=True)),
 }
 
 
@@ -262,22 +304,43 @@ RECIPES = {
 def dataset(name: str, dtype: str) -> Dataset:
     """The named problem. Without an official test part, a seeded fifth of the rows is held out."""
     recipe = RECIPES[name]
-    parts = _from_file(name.split()[0])
+    parts = _from_texts(name.split()[0]) if "TF-IDF" in name else _from_file(name.split()[0])
     if parts is None:
         label, *parts = recipe.substitute()
         target = _as_is
     else:
         label, target = name, recipe.target
+    if recipe.whole and len(parts) == 2:
+        parts = [*parts, *parts]
     X, y, X_test, y_test = parts if len(parts) == 4 else _split(*parts)
     X, X_test = _scaled(recipe.scale, X, X_test)
     return Dataset(label, X.astype(dtype), target(y), X_test.astype(dtype), target(y_test))
 
 
+def _path(file: str) -> Path | None:
+    """A file of the folder of real tables, if it is there."""
+    folder = os.environ.get("FASTLOSS_DATA")
+    path = Path(folder) / file if folder else None
+    return path if path is not None and path.exists() else None
+
+
+def _from_texts(name: str):
+    """TF-IDF of ``<name>_bydate.jsonl.xz``, whose lines have a ``text``, a label ``y`` and a ``split``."""
+    path = _path(f"{name}_bydate.jsonl.xz")
+    if path is None:
+        return None
+    with lzma.open(path, "rt", encoding="utf-8") as file:
+        records = [json.loads(line) for line in file]
+    train, test = ([r for r in records if (r["split"] == "train") == wanted] for wanted in (True, False))
+    vectorizer = TfidfVectorizer()
+    X, X_test = vectorizer.fit_transform([r["text"] for r in train]), vectorizer.transform([r["text"] for r in test])
+    return [X, np.array([r["y"] for r in train]), X_test, np.array([r["y"] for r in test])]
+
+
 def _from_file(name: str):
     """[X, y], with [X_test, y_test] after them where there is a test part, or None when there is no such file."""
-    folder = os.environ.get("FASTLOSS_DATA")
-    path = Path(folder) / f"{name}.npz" if folder else None
-    if path is None or not path.exists():
+    path = _path(f"{name}.npz")
+    if path is None:
         return None
     with np.load(path, allow_pickle=False) as file:
         parts = dict(file)

@@ -23,6 +23,14 @@ from fastloss import SGDLossClassifier, SGDLossRegressor
 MULTICLASS = fastloss.list_losses("multiclass")
 HOW = {"learning_rate": "invscaling", "alpha": 0.01, "eta0": 0.1, "power_t": 0.5}
 FIXED = {**HOW, "shuffle": False, "tol": None, "max_iter": 2}
+BOTH = pytest.mark.parametrize("how", ["auto", "schedule"])
+
+
+def schedule(model, how="schedule"):
+    """The estimator with scikit-learn's default schedule, unless it names one or is to find the optimum itself."""
+    if how == "schedule" and model.learning_rate == "auto":
+        model.set_params(learning_rate="optimal" if isinstance(model, SGDLossClassifier) else "invscaling")
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -91,12 +99,13 @@ def test_joint_losses_follow_the_plain_loop(loss, batch_size, penalty, iris):
 @pytest.mark.parametrize("loss", MULTICLASS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("convert", [np.asarray, sp.csr_matrix])
-def test_every_joint_loss_learns(loss, dtype, convert, iris):
+@pytest.mark.parametrize("learning_rate", ["auto", "constant"])
+def test_every_joint_loss_learns(loss, dtype, convert, learning_rate, iris):
     X, y = iris
     X = convert(X.astype(dtype))
-    model = quiet(SGDLossClassifier(loss, learning_rate="constant", eta0=0.02, random_state=0), X, y)
-    # CSR: intercepts move a hundred times slower
-    assert model.score(X, y) > (0.9 if convert is np.asarray else 0.75)
+    model = quiet(SGDLossClassifier(loss, learning_rate=learning_rate, eta0=0.02, random_state=0), X, y)
+    # CSR with a schedule: intercepts move a hundred times slower
+    assert model.score(X, y) > (0.9 if convert is np.asarray or learning_rate == "auto" else 0.75)
     assert model.coef_.dtype == model.intercept_.dtype == model.decision_function(X).dtype == dtype
     assert (model.coef_.shape, model.intercept_.shape) == ((3, 4), (3,))
     if fastloss.get_loss(loss).link == "argmax":
@@ -108,9 +117,10 @@ def test_every_joint_loss_learns(loss, dtype, convert, iris):
         assert probability.dtype == dtype
 
 
-def test_joint_with_two_classes(iris):
+@BOTH
+def test_joint_with_two_classes(how, iris):
     X, y = iris
-    model = SGDLossClassifier("cross_entropy", random_state=0).fit(X, y == 1)
+    model = schedule(SGDLossClassifier("cross_entropy", random_state=0), how).fit(X, y == 1)
     assert (model.coef_.shape, model.intercept_.shape) == ((2, 4), (2,))
     scores = model.decision_function(X)
     assert scores.shape == (150,)
@@ -121,14 +131,16 @@ def test_joint_with_two_classes(iris):
         pickle.loads(pickle.dumps(model)).predict(X)
 
 
-def test_multinomial_beats_one_vs_rest_in_log_loss():
+@BOTH
+def test_multinomial_beats_one_vs_rest_in_log_loss(how):
     from sklearn.metrics import log_loss
 
     X, y = load_iris(return_X_y=True)
     X = StandardScaler().fit_transform(X)
     parameters = {"alpha": 1e-3, "random_state": 0, "tol": 1e-5}
-    joint = log_loss(y, quiet(SGDLossClassifier("cross_entropy", **parameters), X, y).predict_proba(X))
-    rest = log_loss(y, quiet(SGDLossClassifier("log_loss", **parameters), X, y).predict_proba(X))
+    joint = schedule(SGDLossClassifier("cross_entropy", **parameters), how)
+    rest = schedule(SGDLossClassifier("log_loss", **parameters), how)
+    joint, rest = (log_loss(y, quiet(model, X, y).predict_proba(X)) for model in (joint, rest))
     assert joint < rest
 
 
@@ -216,7 +228,7 @@ def test_classes_only_with_soft_targets(iris):
 def test_outputs_are_separate_fits(loss, convert, iris):
     X, _ = iris
     Y = np.column_stack([X @ [1, 2, 0, -1.0] + 1, X[:, 0] ** 2, np.sin(X[:, 1])])
-    model = SGDLossRegressor(loss, random_state=0)
+    model = schedule(SGDLossRegressor(loss, random_state=0))
     together = quiet(clone(model), convert(X), Y)
     apart = [quiet(clone(model), convert(X), Y[:, k]) for k in range(3)]
     np.testing.assert_array_equal(together.coef_, [m.coef_ for m in apart])
@@ -228,9 +240,29 @@ def test_outputs_are_separate_fits(loss, convert, iris):
     )
 
 
-def test_one_column_of_outputs_keeps_its_dimension(iris):
+@pytest.mark.parametrize("loss", ["squared_error", "huber", "log_cosh", "absolute_error"])
+@pytest.mark.parametrize("convert", [np.asarray, sp.csr_matrix])
+def test_outputs_to_the_optimum_are_separate_fits(loss, convert, iris):
+    """One certificate for the sum of the objectives: each is as good as alone, up to tol."""
     X, _ = iris
-    model = SGDLossRegressor(random_state=0).fit(X, X[:, :1])
+    Y = np.column_stack([X @ [1, 2, 0, -1.0] + 1, X[:, 0] ** 2, np.sin(X[:, 1])])
+    model = SGDLossRegressor(loss, alpha=0.01, tol=1e-6, max_iter=10_000)
+    together = clone(model).fit(convert(X), Y)
+    parameters = {"delta": model.epsilon} if loss == "huber" else {}
+    total = best = 0.0
+    for k in range(3):
+        apart = clone(model).fit(convert(X), Y[:, k])
+        objective = fastloss.LinearObjective(X, Y[:, k], fastloss.get_loss(loss, **parameters), alpha=0.01)
+        total += objective(np.append(together.coef_[k], together.intercept_[k]))[0]
+        best += objective(np.append(apart.coef_, apart.intercept_))[0]
+    assert together.converged_
+    assert abs(total - best) <= 1e-5 * best
+
+
+@BOTH
+def test_one_column_of_outputs_keeps_its_dimension(how, iris):
+    X, _ = iris
+    model = schedule(SGDLossRegressor(random_state=0), how).fit(X, X[:, :1])
     assert model.coef_.shape == (1, 4)
     assert model.predict(X).shape == (150, 1)
     model.fit(X, X[:, 0])
@@ -279,7 +311,8 @@ def test_offset_is_added_to_the_raw_prediction(counts):
         model.predict(X, offset=[np.nan] * len(y))
 
 
-def test_score_of_counts_is_d2():
+@BOTH
+def test_score_of_counts_is_d2(how):
     from sklearn.metrics import d2_pinball_score, d2_tweedie_score
 
     rng = np.random.default_rng(0)
@@ -287,10 +320,10 @@ def test_score_of_counts_is_d2():
     y = rng.poisson(np.exp(X @ [1.0, -1.0])).astype(float)
     weight = rng.uniform(0.5, 2.0, 300)
     for loss, power, target in (("poisson", 1, y), ("gamma", 2, y + 0.5), ("tweedie", 1.5, y)):
-        model = quiet(SGDLossRegressor(loss, random_state=0), X, target)
+        model = quiet(schedule(SGDLossRegressor(loss, random_state=0), how), X, target)
         expected = d2_tweedie_score(target, model.predict(X), sample_weight=weight, power=power)
         np.testing.assert_allclose(model.score(X, target, weight), expected, rtol=1e-9)
-    model = quiet(SGDLossRegressor("quantile", quantile=0.7, random_state=0), X, y + X[:, 0])
+    model = quiet(schedule(SGDLossRegressor("quantile", quantile=0.7, random_state=0), how), X, y + X[:, 0])
     np.testing.assert_allclose(
         model.score(X, y + X[:, 0]), d2_pinball_score(y + X[:, 0], model.predict(X), alpha=0.7), atol=1e-4
     )
@@ -321,18 +354,20 @@ def test_batches_follow_the_plain_loop(batch_size, convert, average, iris):
 
 def test_batch_of_one_is_the_classic_update(iris):
     X, y = iris
-    one = SGDLossClassifier("log_loss", random_state=0).fit(X, y)
-    assert_same(one, SGDLossClassifier("log_loss", batch_size=1, random_state=0).fit(X, y))
+    one = schedule(SGDLossClassifier("log_loss", random_state=0)).fit(X, y)
+    assert_same(one, schedule(SGDLossClassifier("log_loss", batch_size=1, random_state=0)).fit(X, y))
 
 
 @pytest.mark.parametrize("batch_size", [1, 64])
 @pytest.mark.parametrize("loss", ["log_loss", "cross_entropy"])
 @pytest.mark.parametrize("convert", [np.asarray, sp.csr_matrix])
-def test_threads_do_not_change_a_bit(batch_size, loss, convert):
+@BOTH
+def test_threads_do_not_change_a_bit(how, batch_size, loss, convert):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((8000, 30))
     y = (X @ rng.standard_normal((30, 7))).argmax(axis=1)
     model = SGDLossClassifier(loss, batch_size=batch_size, penalty="elasticnet", random_state=0, max_iter=4)
+    schedule(model, how)
     one = quiet(clone(model).set_params(n_threads=1), convert(X), y)
     for n_threads in (None, 2, 3):
         assert_same(one, quiet(clone(model).set_params(n_threads=n_threads), convert(X), y))
@@ -401,14 +436,15 @@ def test_sorted_rows_converge_in_blocks(small_blocks):
     y = (X @ [1, -1, 0.5, 0, 0] + 0.3 * rng.standard_normal(4000) > 0).astype(int)
     order = np.argsort(y, kind="stable")
     X, y = X[order], y[order]
-    model = SGDLossClassifier("log_loss", alpha=1e-3, random_state=0)
+    model = schedule(SGDLossClassifier("log_loss", alpha=1e-3, random_state=0))
     assert model.fit(np.asfortranarray(X), y).score(X, y) > clone(model).fit(X, y).score(X, y) - 0.02
 
 
-def test_column_order_is_not_copied():
+@BOTH
+def test_column_order_is_not_copied(how):
     X = np.asfortranarray(np.random.default_rng(0).standard_normal((400_000, 20)))
     y = (X[:, 0] > 0).astype(np.int64)
-    model = SGDLossClassifier(tol=None, max_iter=1)
+    model = schedule(SGDLossClassifier(tol=None, max_iter=3), how)
     model.fit(X[:1000], y[:1000])
     for data in (X, X[:, ::2], X[::2]):
         tracemalloc.start()
@@ -421,13 +457,14 @@ def test_column_order_is_not_copied():
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_memory_mapped_rows_are_read_in_place(order, tmp_path):
+@BOTH
+def test_memory_mapped_rows_are_read_in_place(how, order, tmp_path):
     X = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", np.float32, (200_000, 30), fortran_order=order == "F")
     X[:] = np.random.default_rng(0).standard_normal(X.shape)
     X.flush()
     X = np.load(tmp_path / "X.npy", mmap_mode="r")
     y = np.asarray(X[:, 0]) > 0
-    model = SGDLossClassifier(tol=None, max_iter=1).fit(X[:1000], y[:1000])
+    model = schedule(SGDLossClassifier(tol=None, max_iter=3), how).fit(X[:1000], y[:1000])
     tracemalloc.start()
     model.fit(X, y)
     peak = tracemalloc.get_traced_memory()[1]
@@ -477,8 +514,8 @@ def test_p13_l1_penalty_goes_on_over_partial_fit():
     for convert in (np.asarray, sp.csr_matrix):
         for batch in (X.shape[0], 20, 1):
             parameters = {"penalty": "l1", "alpha": 0.01, "shuffle": False, "tol": None, "max_iter": 1}
-            whole = SGDLossRegressor(**parameters).fit(convert(X), y)
-            parts = SGDLossRegressor(**parameters)
+            whole = schedule(SGDLossRegressor(**parameters)).fit(convert(X), y)
+            parts = schedule(SGDLossRegressor(**parameters))
             for begin in range(0, 1000, batch):
                 parts.partial_fit(convert(X[begin : begin + batch]), y[begin : begin + batch])
             np.testing.assert_allclose(parts.coef_, whole.coef_, rtol=1e-9, atol=1e-12)
@@ -491,7 +528,7 @@ def test_l1_stops_at_the_same_epoch_on_csr():
     X = holes(rng.standard_normal((2000, 30)), share=0.7)
     y = X[:, :5] @ np.ones(5) + 0.5 * rng.standard_normal(2000)
     for penalty in ("l1", "elasticnet"):
-        model = SGDLossRegressor(penalty=penalty, alpha=0.01, fit_intercept=False, random_state=0)
+        model = schedule(SGDLossRegressor(penalty=penalty, alpha=0.01, fit_intercept=False, random_state=0))
         dense, sparse = clone(model).fit(X, y), clone(model).fit(sp.csr_matrix(X), y)
         assert abs(dense.n_iter_ - sparse.n_iter_) <= 1
 
@@ -510,6 +547,7 @@ def test_l1_stops_at_the_same_epoch_on_csr():
 )
 def test_batches_in_order_are_one_epoch(model, iris):
     X, y = iris
+    model = schedule(model)
     whole = clone(model).set_params(shuffle=False, tol=None, max_iter=1).fit(X, y)
     parts = clone(model).set_params(shuffle=False, tol=None)
     for begin in range(0, 150, 40):
@@ -521,7 +559,7 @@ def test_batches_in_order_are_one_epoch(model, iris):
 
 def test_fit_then_partial_fit_goes_on(iris):
     X, y = iris
-    model = SGDLossClassifier("log_loss", average=True, shuffle=False, tol=None, max_iter=2)
+    model = schedule(SGDLossClassifier("log_loss", average=True, shuffle=False, tol=None, max_iter=2))
     longer = clone(model).set_params(max_iter=3).fit(X, y)
     assert_same(longer, pickle.loads(pickle.dumps(model.fit(X, y))).partial_fit(X, y), 1e-9)
 
@@ -534,11 +572,12 @@ def test_adaptive_step_size_is_kept(iris):
     assert np.abs(model.coef_ - before).max() < 1e-4
 
 
-def test_balanced_weights_of_a_stream(iris):
+@BOTH
+def test_balanced_weights_of_a_stream(how, iris):
     X, y = iris
     y = (y == 0).astype(int)
-    model = SGDLossClassifier("log_loss", class_weight="balanced", shuffle=False)
-    by_hand = SGDLossClassifier("log_loss", shuffle=False)
+    model = schedule(SGDLossClassifier("log_loss", class_weight="balanced", shuffle=False), how)
+    by_hand = schedule(SGDLossClassifier("log_loss", shuffle=False), how)
     seen = np.zeros(2)
     for begin in range(0, 150, 50):
         rows = slice(begin, begin + 50)
@@ -549,14 +588,15 @@ def test_balanced_weights_of_a_stream(iris):
             by_hand.partial_fit(X[rows], y[rows], classes=[0, 1]),
             1e-12,
         )
-    model = SGDLossClassifier("cross_entropy", class_weight="balanced")
+    model = schedule(SGDLossClassifier("cross_entropy", class_weight="balanced"), how)
     model.partial_fit(X[y == 0], y[y == 0], classes=[0, 1])  # a class that did not come yet
     assert np.isfinite(model.coef_).all()
 
 
-def test_p33_weights_that_are_all_zero(iris):
+@BOTH
+def test_p33_weights_that_are_all_zero(how, iris):
     X, y = iris
-    for model in (SGDLossClassifier("log_loss"), SGDLossRegressor()):
+    for model in (schedule(SGDLossClassifier("log_loss"), how), schedule(SGDLossRegressor(), how)):
         first = {"classes": [0, 1, 2]} if isinstance(model, SGDLossClassifier) else {}
         with pytest.raises(ValueError, match="zero"):
             model.fit(X, y, sample_weight=np.zeros(150))
@@ -574,7 +614,7 @@ def test_rows_of_weight_zero_count_as_steps(iris):
     X, y = iris
     weight = np.ones(150)
     weight[10:20] = 0
-    model = SGDLossRegressor(shuffle=False, tol=None, max_iter=1).fit(X, y, sample_weight=weight)
+    model = schedule(SGDLossRegressor(shuffle=False, tol=None, max_iter=1)).fit(X, y, sample_weight=weight)
     assert model.t_ == 151
 
 
@@ -586,16 +626,18 @@ def test_rows_of_weight_zero_count_as_steps(iris):
         ({"classes": [1]}, "at least two classes"),
     ],
 )
-def test_bad_first_batches(arguments, message, iris):
-    model = SGDLossClassifier()
+@BOTH
+def test_bad_first_batches(how, arguments, message, iris):
+    model = schedule(SGDLossClassifier(), how)
     with pytest.raises(ValueError, match=message):
         model.partial_fit(*iris, **arguments)
     assert not hasattr(model, "coef_")
 
 
-def test_bad_later_batches(iris):
+@BOTH
+def test_bad_later_batches(how, iris):
     X, y = iris
-    model = SGDLossClassifier().partial_fit(X, y, classes=[0, 1, 2])
+    model = schedule(SGDLossClassifier(), how).partial_fit(X, y, classes=[0, 1, 2])
     with pytest.raises(ValueError, match="not the same as on the last call"):
         model.partial_fit(X, y, classes=[0, 1])
     with pytest.raises(ValueError, match="expecting 4 features"):
@@ -603,12 +645,13 @@ def test_bad_later_batches(iris):
     with pytest.raises(ValueError, match=r"y\[0\] = .*7"):
         model.partial_fit(X[:1], [7])
     with pytest.raises(ValueError, match="2 outputs, earlier batches had 1"):
-        SGDLossRegressor().partial_fit(X, y).partial_fit(X, np.column_stack([y, y]))
+        schedule(SGDLossRegressor(), how).partial_fit(X, y).partial_fit(X, np.column_stack([y, y]))
 
 
-def test_later_batches_take_the_dtype_of_the_first(iris):
+@BOTH
+def test_later_batches_take_the_dtype_of_the_first(how, iris):
     X, y = iris
-    model = SGDLossRegressor().partial_fit(X.astype(np.float32), y)
+    model = schedule(SGDLossRegressor(), how).partial_fit(X.astype(np.float32), y)
     assert model.partial_fit(X, y).coef_.dtype == np.float32
 
 
@@ -622,14 +665,15 @@ def test_warm_start_begins_where_the_last_fit_ended(iris):
         assert warm.t_ == again.t_ == 301
 
 
-def test_sparse_coefficients_predict_and_train_on(iris):
+@BOTH
+def test_sparse_coefficients_predict_and_train_on(how, iris):
     X, y = iris
     for model in (
         SGDLossClassifier("log_loss", penalty="l1", alpha=0.05, random_state=0),
         SGDLossClassifier("cross_entropy", penalty="l1", alpha=0.05, random_state=0),
         SGDLossRegressor(penalty="l1", alpha=0.5, random_state=0),
     ):
-        quiet(model, X, y)
+        quiet(schedule(model, how), X, y)
         expected, coef = model.predict(X), model.coef_.copy()
         assert sp.issparse(model.sparsify().coef_)
         for data in (X, sp.csr_matrix(X)):
@@ -656,6 +700,7 @@ def test_sparse_coefficients_predict_and_train_on(iris):
 )
 def test_early_stopping_ends_before_max_iter(model, iris):
     X, y = iris
+    model = schedule(clone(model))
     model.set_params(early_stopping=True, validation_fraction=0.3, random_state=0, max_iter=500).fit(X, y)
     assert 5 < model.n_iter_ < 500
     assert np.isfinite(model.coef_).all()
@@ -688,9 +733,10 @@ def test_early_stopping_never_sees_the_held_out_rows(iris):
         ({"warm_start": 1}, "warm_start must be True or False"),
     ],
 )
-def test_bad_parameters_are_named(parameters, message, iris):
+@BOTH
+def test_bad_parameters_are_named(how, parameters, message, iris):
     with pytest.raises((ValueError, TypeError), match=message):
-        SGDLossClassifier().set_params(**parameters).fit(*iris)
+        schedule(SGDLossClassifier().set_params(**parameters), how).fit(*iris)
 
 
 def test_passive_aggressive_adds_duplicates_up(iris):

@@ -8,6 +8,8 @@ says what ours does instead.
 The data are continuous, so no margin is exactly 1 and no residual exactly epsilon after the first step: at such kinks
 fastloss takes the subgradient of smallest norm, scikit-learn the steep side.
 
+Not compared: ``learning_rate="auto"``, our default, finds the optimum and follows nobody.
+
 The steps fit the data, so that rounding errors are not amplified.  Where they do not (the default "optimal" schedule
 begins with steps of length 10; on standardised columns the first updates of log_loss or huber expand), a trajectory is
 chaotic, and scikit-learn does not follow itself either: with the columns of breast_cancer in reverse order its
@@ -46,10 +48,15 @@ def make_data(task, seed=0, n=160, d=7, n_classes=2):
     return X, y, rng.uniform(0.2, 2.0, n)
 
 
+DEFAULT = {SGDLossClassifier: "optimal", SGDLossRegressor: "invscaling"}
+"""scikit-learn's default schedules: ours is the optimum itself."""
+
+
 def fit_both(task, loss, X, y, sample_weight=None, **parameters):
     """The two fitted estimators; whether the epochs ran out is not the question here."""
     ours, theirs = (SGDLossClassifier, SGDClassifier) if task == "classifier" else (SGDLossRegressor, SGDRegressor)
     parameters = {"alpha": 0.02, "eta0": 0.05, "shuffle": False, "epsilon": 0.15, **parameters}
+    parameters.setdefault("learning_rate", DEFAULT[ours])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return (
@@ -188,15 +195,17 @@ def test_other_powers_and_default_parameters_follow_scikit_learn():
     X, y, _ = make_data("regressor")
     for power_t in (0.0, 0.25, 0.5, 0.6, 1.0):
         assert_follows(*fit_both("regressor", "huber", X, y, learning_rate="invscaling", power_t=power_t))
-    assert_follows(SGDLossRegressor(shuffle=False).fit(X, y), SGDRegressor(shuffle=False).fit(X, y))
+    ours = SGDLossRegressor(shuffle=False, learning_rate="invscaling").fit(X, y)
+    assert_follows(ours, SGDRegressor(shuffle=False).fit(X, y))
     X, y, _ = make_data("classifier")
-    assert_follows(SGDLossClassifier(shuffle=False).fit(X, y), SGDClassifier(shuffle=False).fit(X, y))
+    ours = SGDLossClassifier(shuffle=False, learning_rate="optimal").fit(X, y)
+    assert_follows(ours, SGDClassifier(shuffle=False).fit(X, y))
 
 
 def test_start_values_follow_scikit_learn():
     X, y, _ = make_data("regressor")
     init = {"coef_init": np.linspace(-1, 1, X.shape[1]), "intercept_init": [0.7]}
-    parameters = {"shuffle": False, "tol": None, "max_iter": 3}
+    parameters = {"shuffle": False, "tol": None, "max_iter": 3, "learning_rate": "invscaling"}
     assert_follows(SGDLossRegressor(**parameters).fit(X, y, **init), SGDRegressor(**parameters).fit(X, y, **init))
 
 

@@ -57,6 +57,8 @@ class Trainer:
         blocks: Any = None,
         t: float = 1.0,
         eta: NDArray[np.float64] | None = None,
+        envelopes: Sequence[Kernel] | None = None,
+        curvature: float | None = None,
         n_threads: int | None = None,
     ) -> None: ...
     def epoch(self) -> None: ...

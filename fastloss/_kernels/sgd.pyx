@@ -6,6 +6,7 @@ Who does what
 ``Design``     the rows of X (dense or CSR, float32 or float64, int32 or int64 indices): dot with w, add to w, prefetch
 ``RowOrder``   in which order an epoch visits the rows
 ``Schedule``   the step size of update number t
+``Implicit``   steps that cannot overshoot, see ``sgd_implicit.pxi``
 ``Model``      weight vectors while they are trained, see ``sgd_model.pxi``: scale, penalties, averages
 ``visit``      updates a model row by row, ``visit_groups`` with dense rows, four at a time and several models at once
 ``Trainer``    walks an epoch block by block; in each block the models visit the same rows
@@ -23,11 +24,11 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cython cimport floating
 from cython.parallel cimport prange
-from libc.math cimport NAN, copysign, fabs, isfinite, pow, sqrt
+from libc.math cimport INFINITY, NAN, copysign, fabs, isfinite, pow, sqrt
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcpy
 
-from fastloss._kernels.abi cimport BLOCK, Table, kernel_f32, kernel_f64, scores_f32, scores_f64
+from fastloss._kernels.abi cimport BLOCK, MAX_PARAMS, Table, kernel_f32, kernel_f64, scores_f32, scores_f64
 from fastloss._kernels.dispatch cimport Kernel, active_table, resolve_threads
 
 import numpy as np
@@ -477,6 +478,13 @@ cdef enum Passive:
     BOUNDED                     # "pa1": ... at most eta
     DAMPED                      # "pa2": ... shortened by 1/(2 eta) in the denominator
 
+# Steps that cannot overshoot, see sgd_implicit.pxi.
+cdef enum Implicit:
+    EXPLICIT                    # not these
+    CLOSED                      # in closed form
+    SOLVED                      # of a convex loss
+    BRAKED                      # of any loss, and of K scores
+
 cdef struct Schedule:
     ScheduleKind kind
     double alpha
@@ -513,6 +521,7 @@ cdef Schedule make_schedule(str learning_rate, double alpha, double eta0, double
 # One model, visiting rows
 # ---------------------------------------------------------------------------------------------------------------------
 include "sgd_model.pxi"
+include "sgd_implicit.pxi"
 
 
 cdef inline void sample_loss(
@@ -603,7 +612,7 @@ cdef void visit(
 ) noexcept nogil:
     """One update for each of rows[:n], in order; rows[n:n_known] are those that come next, to prefetch."""
     cdef Py_ssize_t j, i
-    cdef double dot, eta, step
+    cdef double dot, z, eta, weight, step
     cdef floating y, raw, slope = 0, loss = 0
     cdef floating *loss_out = &loss if task.want_objective or task.passive != NOT_PASSIVE else NULL
     for j in range(n):
@@ -613,21 +622,26 @@ cdef void visit(
         if task.lazy:
             settle_row(task, model, i, v)
         dot = row_dot(task.table, &task.X, i, v)
-        raw = <floating> (dot * model.scale + model.intercept)
+        z = dot * model.scale + model.intercept
         if task.offset != NULL:
-            raw = <floating> (dot * model.scale + model.intercept + task.offset[i])
+            z += task.offset[i]
+        raw = <floating> z
         y = target_of(task, model, i, y)
         eta = step_size(&task.schedule, model.eta, model.t)
-        sample_loss(task, model.params, y, raw, loss_out, &slope)
+        weight = weight_of(task, model, i, y)
+        if task.implicit == EXPLICIT or task.want_objective:
+            sample_loss(task, model.params, y, raw, loss_out, &slope)
         if task.want_objective:
             add_objective(task, model, loss, 1.0)
-        if task.passive == NOT_PASSIVE:
+        if task.implicit != EXPLICIT:
+            step = -eta * clipped(model, implicit_slope(task, model, y, z, eta * weight * reach(task, i, v[0])))
+        elif task.passive == NOT_PASSIVE:
             step = -eta * clipped(model, slope)
         else:
             step = passive_step(task, model, i, y, raw, loss, v[0])
             if step != step and loss == loss:
                 continue
-        step *= weight_of(task, model, i, y)
+        step *= weight
         if task.l2 != 0.0:
             dot *= shrink(task, model, eta, v)
         if step != 0.0:
@@ -891,6 +905,8 @@ cdef void visit_batch(
             weight = weight_of(task, model, i, (<const floating *> tiles.y)[b]) / n
         else:
             weight = (1.0 if task.sample_weight == NULL else task.sample_weight[i]) / n
+        if task.implicit != EXPLICIT:
+            weight /= resistance(task, eta * weight * reach(task, i, v[0]), loss[b], grad + b * width, width)
         for k in range(width):
             p = b * width + k
             step = -eta * clipped(model, grad[p]) * weight
@@ -957,6 +973,7 @@ cdef class Trainer:
     offset : ndarray of float64, or None
         Added to the raw predictions.
     learning_rate, alpha, eta0, power_t : the step size, see `Schedule` and `Passive`
+        "implicit": the held one, for steps that do not overshoot, see ``sgd_implicit.pxi``.
     l1, l2 : float
         Strengths of the absolute and the squared penalty.
     intercept_rate : float
@@ -977,6 +994,11 @@ cdef class Trainer:
         Number of the first update.
     eta : sequence of float, or None
         Held step size of each model; None: eta0.
+    envelopes : sequence of Kernel, or None
+        Implicit steps: Moreau envelopes of `kernels`, where the loss has one in closed form.
+    curvature : float, or None
+        Implicit steps: bound of the loss's second derivative, inf without one.  None: the loss is convex, and its steps
+        are solved for.
     n_threads : int or None
         Models of a block run in parallel.
     """
@@ -998,7 +1020,8 @@ cdef class Trainer:
                   positive=None, class_weight=None, bint soft=False, offset=None, str learning_rate, double alpha,
                   double eta0, double power_t, double l1, double l2, double intercept_rate, bint want_objective,
                   Py_ssize_t batch_size=1, double average_from=0.0, average_coef=None, average_intercept=None,
-                  paid=None, penalty=None, blocks=None, double t=1.0, eta=None, n_threads=None):
+                  paid=None, penalty=None, blocks=None, double t=1.0, eta=None, envelopes=None, curvature=None,
+                  n_threads=None):
         cdef Kernel kernel = kernels[0]
         dtype = np.float32 if design.single else np.float64
         self.design, self.order, self.kernels = design, order, list(kernels)
@@ -1022,6 +1045,8 @@ cdef class Trainer:
         self.task.lazy = l1 != 0.0 and design.sparse
         self.task.window = max(design.n_columns, 1024)
         self._make_models(dtype, positive, class_weight, np.full(self.n_models, eta0) if eta is None else eta)
+        if learning_rate == "implicit":
+            self._make_implicit(envelopes, curvature)
         self.task.many_params = len(self.kernels) > 1
         self.task.grouped = self._can_group()
         self._give_weights(dtype)
@@ -1077,6 +1102,42 @@ cdef class Trainer:
             model.intercepts = intercepts if self.task.scores64 != NULL else &model.intercept
             model.positive, model.active = 1 if positive is None else positive[k], True
             model.negative_weight, model.positive_weight = (1.0, 1.0) if class_weight is None else class_weight[k]
+
+    cdef _make_implicit(self, envelopes, curvature):
+        cdef Py_ssize_t k
+        cdef Kernel kernel
+        cdef Kernel envelope
+        cdef Task *task = &self.task
+        if self.batch_size > 1:
+            raise ValueError(f"learning_rate='implicit' needs batch_size=1, got {self.batch_size}")
+        if envelopes is not None and len(envelopes) != len(self.kernels):
+            raise ValueError(f"envelopes must be {len(self.kernels)}, one per kernel, got {len(envelopes)}")
+        task.intercept_rate = 1.0 if task.intercept_rate != 0.0 else 0.0
+        task.curvature = INFINITY if curvature is None else curvature
+        task.tolerance = 1e-6 if self.design.single else 1e-10
+        if self.design.sparse and columns_repeat(&task.X):
+            self._take_squares()
+        if task.scores64 != NULL or (envelopes is None and curvature is not None):
+            task.implicit = BRAKED
+        else:
+            task.implicit = SOLVED if envelopes is None else CLOSED
+        for k in range(self.n_models):
+            kernel = self.kernels[k if len(self.kernels) > 1 else 0]
+            self.models[k].params64 = kernel.params(False)
+            if task.implicit == CLOSED:
+                envelope = envelopes[k if len(envelopes) > 1 else 0]
+                task.envelope64, task.step_param = envelope.kernels().f64, len(envelope.values) - 1
+                memcpy(self.models[k].envelope_params, envelope.params(False), MAX_PARAMS * sizeof(double))
+
+    cdef _take_squares(self):
+        cdef double *sums = <double *> self._pointer(np.zeros(self.design.n_columns), np.float64, True)
+        cdef double *squares = <double *> self._pointer(np.empty(self.design.n_rows), np.float64, True)
+        with nogil:
+            if self.design.single:
+                square_rows(&self.task.X, <const float *> self.task.X.values, sums, squares)
+            else:
+                square_rows(&self.task.X, <const double *> self.task.X.values, sums, squares)
+        self.task.squares = squares
 
     cdef _give_weights(self, dtype):
         cdef Py_ssize_t k, row_bytes = self.design.n_columns * (4 if self.design.single else 8)
@@ -1168,6 +1229,7 @@ cdef class Trainer:
             and not (self.design.sparse or self._batched() or task.soft)
             and task.l1 == 0.0
             and task.passive == NOT_PASSIVE
+            and task.implicit == EXPLICIT
             and not (task.schedule.kind == POWER and task.schedule.power < 0.0)     # see `next_are_plain`
         )
 

@@ -30,6 +30,8 @@ cdef struct Model:
     double positive_weight
     const void *targets         # the model's first target; NULL: they are class codes
     const double *params        # of the loss
+    const double *params64      # implicit steps: in float64
+    double[MAX_PARAMS] envelope_params
     void *averages              # NULL: no averages
     double *average_intercepts
     double average_scale
@@ -61,6 +63,12 @@ cdef struct Task:
     void *data
     Schedule schedule
     Passive passive
+    Implicit implicit
+    kernel_f64 envelope64       # implicit steps in closed form: the kernel of the loss's envelope ...
+    Py_ssize_t step_param       # ... and which of its parameters is the step
+    double curvature            # damped steps: bound of the second derivative, or inf
+    double tolerance            # of solutions, relative
+    const double *squares       # squared norms of the rows, where columns repeat; NULL: they are computed
     bint sided                  # passive steps: the loss says how far from y*raw >= 1, not from y
     double l1
     double l2
