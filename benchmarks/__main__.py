@@ -35,8 +35,8 @@ def parser() -> argparse.ArgumentParser:
     )
     level = parser.add_mutually_exclusive_group()
     for name, help_text in (
-        ("quick", "the shortest form: few losses, small sizes (under 40 s)"),
-        ("full", "every loss, more sizes, data and repeats (tens of minutes)"),
+        ("quick", "the shortest form: few losses, small sizes (under a minute)"),
+        ("full", "every loss, more sizes, data and repeats (hours)"),
     ):
         level.add_argument(f"--{name}", dest="level", action="store_const", const=name, help=help_text)
     parser.set_defaults(level="default")

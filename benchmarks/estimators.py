@@ -98,7 +98,7 @@ _HUBER = Optimum("regression", "huber", {"delta": 0.49}, alpha=0.0)
 _POISSON = Optimum("regression", "poisson", alpha=1e-4)
 _DESCENTS = (
     Descent("covtype raw", _BINARY, scaled=True),
-    Descent("mnist 10 classes raw", _SOFTMAX, scaled=True),
+    Descent("mnist 10 classes raw", _SOFTMAX, scaled=True, patience=3),
     Descent("a9a", _BINARY),
     Descent("20newsgroups TF-IDF", _SOFTMAX),
     Descent("20newsgroups TF-IDF", _ONE_VS_REST),

@@ -94,6 +94,7 @@ def optimiser(problem, tol=1e-3, max_iter=1000):
         loss=fastloss.get_loss(problem.loss, **problem.params),
         penalty="l2" if problem.alpha else None,
         alpha=problem.alpha,
+        fit_intercept=not problem.intercept_too,  # if so, it is the coefficient of a column of ones
         tol=tol,
         max_iter=max_iter,
         n_threads=1,

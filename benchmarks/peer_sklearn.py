@@ -189,6 +189,8 @@ def solution(estimator, problem, n):
     parts = estimator.estimators_ if isinstance(estimator, OneVsRestClassifier) else [estimator]
     coef = np.vstack([np.atleast_2d(part.coef_) for part in parts])
     intercept = np.hstack([np.atleast_1d(part.intercept_) for part in parts])
+    if getattr(parts[0], "solver", "") == "liblinear" or isinstance(estimator, LinearSVC):
+        problem = replace(problem, intercept_too=True)
     if isinstance(estimator, HuberRegressor):
         # it estimates a scale s too: for that s its objective is, but for a factor, Huber's with delta = epsilon·s
         problem = replace(problem, params={"delta": float(estimator.epsilon * estimator.scale_)})

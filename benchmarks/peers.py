@@ -111,6 +111,7 @@ class Optimum:
     loss: str
     params: Mapping[str, float] = field(default_factory=dict)
     alpha: float = 1e-5
+    intercept_too: bool = False  # whether the penalty is also on the intercept
 
 
 @dataclass(frozen=True)

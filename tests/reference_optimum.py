@@ -78,7 +78,7 @@ class Optimum:
 
 
 def objective(loss, X, y, coef, intercept=0.0, *, alpha=0.0, weight=None, offset=None, **parameters):
-    """The objective of a model, in float64; labels y are −1 and +1; for "cross_entropy" class codes or probabilities."""
+    """The objective of a model, in float64; labels are −1 and +1, with "cross_entropy" class codes or probabilities."""
     coef, intercept = np.asarray(coef, np.float64), np.asarray(intercept, np.float64)
     penalty = 0.5 * alpha * np.vdot(coef, coef)
     raw = rows(X) @ coef.T + intercept
@@ -145,26 +145,29 @@ def _newton(terms, A, y, share, ridge, offset):
     v = np.zeros(A.shape[1])
     if len(v) and loss is poisson:
         v[-1] = np.log(share @ y / (share @ np.exp(offset)))
-    if len(v) and loss is gamma:
+    elif len(v) and loss is gamma:
         v[-1] = np.log(share @ (y * np.exp(-offset)))
-    decrement = 0.0
+    elif len(v) and loss in (squared_error, huber):
+        v[-1] = np.median(y - offset)
+    decrement, damping = np.inf, 1e-14
     value, slope, curvature = at(v)
+    # `damping` for where no row has curvature in some direction: Levenberg's
     for _ in range(500):
         gradient = A.T @ (share * slope) + ridge * v
         hessian = (A.T * (share * curvature)) @ A + np.diag(ridge)
-        hessian[np.diag_indices(len(v))] += 1e-14 * np.abs(np.diag(hessian)) + 1e-15
+        hessian[np.diag_indices(len(v))] += damping * (1e-2 + np.diag(hessian))
         step = _solve(hessian, gradient)
-        decrement, length = float(gradient @ step), 1.0
-        if decrement <= RELATIVE * 1e-3 * max(abs(value), 1e-12):
+        decrement = float(gradient @ step)
+        if decrement <= RELATIVE * 1e-3 * max(abs(value), 1e-300) or damping > 1e20:
             break
-        while True:
+        for length in 0.5 ** np.arange(12):
             trial = at(v - length * step)
-            if trial[0] <= value - 1e-4 * length * decrement or length < 1e-12:
+            if trial[0] < value - 1e-4 * length * decrement:
+                v, (value, slope, curvature) = v - length * step, trial
+                damping = max(damping / 10, 1e-14) if length == 1 else damping
                 break
-            length *= 0.5
-        if not trial[0] < value:
-            break
-        v, (value, slope, curvature) = v - length * step, trial
+        else:
+            damping *= 100
     return v, 0.5 * max(decrement, 0.0)
 
 
@@ -185,14 +188,14 @@ def _interior(terms, A, y, share, ridge, offset):
     keep = share > 0
     A, share, t, low, high, offset = A[keep], share[keep], t[keep], low[keep], high[keep], offset[keep]
     t = t - offset
-    size = max(np.abs(t - np.median(t)).mean(), 1e-300)
+    size = 1.0 if loss is hinge else max(np.abs(t - np.median(t)).mean(), 1e-300)
     v, u = np.zeros(A.shape[1]), 0.5 * (low + high)
     if len(v):
         v[-1] = np.median(t) if loss is not hinge else 0.0
     gap = residual = A @ v - t
     a, c = np.maximum(-residual, 0) + size, np.maximum(residual, 0) + size
+    below, above = u - low, high - u
     for _ in range(200):
-        below, above = u - low, high - u
         residual = A @ v - t + a - c
         slope = A.T @ (share * u) + ridge * v
         products = share @ (a * below + c * above)
@@ -205,8 +208,8 @@ def _interior(terms, A, y, share, ridge, offset):
         hessian[np.diag_indices(len(v))] += 1e-14 * np.abs(np.diag(hessian)) + 1e-300
         factor = _factor(hessian)
 
-        def direction(mu_a, mu_c, factor=factor, state=(a, c, below, above, residual, slope, theta)):
-            a, c, below, above, residual, slope, theta = state
+        def direction(mu_a, mu_c, factor=factor, state=(v, a, c, below, above, residual, slope, theta)):
+            v, a, c, below, above, residual, slope, theta = state
             right = mu_a / below - a - (mu_c / above - c) + residual
             dv = -_apply(factor, slope + A.T @ (share * right / theta)) if len(v) else v
             du = (A @ dv + right) / theta
@@ -230,6 +233,7 @@ def _interior(terms, A, y, share, ridge, offset):
         if length < 1e-9:
             break
         v, u, a, c = v + length * dv, u + length * du, a + length * da, c + length * dc
+        below, above = below + length * du, above - length * du
     return v, float(gap)
 
 

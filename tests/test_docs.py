@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import re
 import runpy
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,46 @@ def test_policy_gradient(capsys):
     assert expected[0] == pytest.approx(0.5, abs=0.03)  # the policy that knows nothing, chances symmetric about ½
     assert expected[-1] > 0.75
     assert "best possible" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("error")
+def test_unscaled(capsys):
+    found = load(ROOT / "examples" / "unscaled.py").main()
+    assert -1e-6 <= found["gap"] <= 1e-3
+    assert found["right"] > 0.7
+    assert "converged: True" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("error")
+def test_quantiles():
+    shares = load(ROOT / "examples" / "quantiles.py").main()
+    for level in ("0.1", "0.5", "0.9"):
+        assert shares[level] == pytest.approx(float(level), abs=0.02)
+    assert shares["interval"] == pytest.approx(0.8, abs=0.03)
+
+
+@pytest.mark.filterwarnings("error")
+def test_constraints():
+    found = load(ROOT / "examples" / "constraints.py").main()
+    assert found["free"].min() < -0.01
+    assert found["positive"].min() >= 0
+    assert (found["bounds"] >= 0).all()
+    assert (found["bounds"][:2] <= 0.05).all()
+    assert found["positive"][2] == pytest.approx(0.03, abs=0.005)
+
+
+@pytest.mark.filterwarnings("error")
+def test_out_of_core(capsys):
+    pytest.importorskip("pyarrow", reason="the example reads Parquet with pyarrow")
+    assert load(ROOT / "examples" / "out_of_core.py").main() > 0.8
+    assert "right" in capsys.readouterr().out
+
+
+def test_out_of_core_without_pyarrow(monkeypatch, capsys):
+    module = load(ROOT / "examples" / "out_of_core.py")
+    monkeypatch.setattr(module, "pa", None)
+    assert module.main() is None
+    assert "pyarrow is not installed" in capsys.readouterr().out
 
 
 def test_every_example_is_tested():
@@ -221,6 +262,27 @@ def test_walkthrough_is_right(walkthrough):
             exact = oracle(Jet(r, 1), **parameters)
             got = cls.sample(0.0, r, **parameters)
             np.testing.assert_allclose(got, [float(exact.v), float(exact.d1), float(exact.d2)], rtol=1e-14)
+
+
+@need_source
+def test_walkthroughs_proximal_slope_is_right(walkthrough, tmp_path):
+    """The example's implicit step ends where the loss has the slope that it found, and it compiles with the class."""
+    (text,) = [b for b in code_blocks(ROOT / "CONTRIBUTING.md") if b.startswith("@staticmethod")]
+    path = tmp_path / "regression.py"
+    path.write_text(walkthrough[0].rstrip() + "\n\n" + textwrap.indent(text, "    "), encoding="utf-8")
+    assert "berhu_moreau" in _render.render(_render.read_blocks([path]))
+    names = {**vars(_scalar), "Loss": Loss, "Parameter": _base.Parameter}
+    exec(path.read_text(encoding="utf-8"), names)
+    cls = names["Berhu"]
+    for delta in (0.1, 1.0, 30.0):
+        for step in (0.01, 1.0, 7.0):
+            for r in (-40.0, -1.5, -1e-3, 0.0, 0.3, 0.9, 2.0, 100.0):
+                s = cls.proximal_slope(0.0, r, step, delta)
+                at = r - step * s
+                if abs(at) < 1e-12:  # the kink: any slope between the two sides
+                    assert abs(s) <= 1
+                else:
+                    assert s == pytest.approx(cls.sample(0.0, at, delta)[1], rel=1e-12)
 
 
 @need_source

@@ -833,7 +833,9 @@ def test_constant_columns_and_constant_targets(how):
 
 @BOTH
 def test_single_sample_and_single_column(how):
-    model = regressor(how, random_state=0, tol=None).fit([[2.0]], [4.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = regressor(how, random_state=0, tol=None).fit([[2.0]], [4.0])
     np.testing.assert_allclose(model.predict([[2.0]]), 4.0, atol=0.05)
     empty = regressor(how, random_state=0).fit(sp.csr_matrix((5, 3)), np.ones(5))
     np.testing.assert_array_equal(empty.coef_, np.zeros(3))

@@ -246,7 +246,8 @@ def test_outputs_to_the_optimum_are_separate_fits(loss, convert, iris):
     """One certificate for the sum of the objectives: each is as good as alone, up to tol."""
     X, _ = iris
     Y = np.column_stack([X @ [1, 2, 0, -1.0] + 1, X[:, 0] ** 2, np.sin(X[:, 1])])
-    model = SGDLossRegressor(loss, alpha=0.01, tol=1e-6, max_iter=10_000)
+    tol = 1e-4 if loss == "absolute_error" else 1e-6
+    model = SGDLossRegressor(loss, alpha=0.01, tol=tol, max_iter=10_000)
     together = clone(model).fit(convert(X), Y)
     parameters = {"delta": model.epsilon} if loss == "huber" else {}
     total = best = 0.0
@@ -256,7 +257,7 @@ def test_outputs_to_the_optimum_are_separate_fits(loss, convert, iris):
         total += objective(np.append(together.coef_[k], together.intercept_[k]))[0]
         best += objective(np.append(apart.coef_, apart.intercept_))[0]
     assert together.converged_
-    assert abs(total - best) <= 1e-5 * best
+    assert abs(total - best) <= 2 * tol * best
 
 
 @BOTH

@@ -1009,7 +1009,7 @@ cdef class Trainer:
     cdef char *coef_memory
     cdef Design design
     cdef RowOrder order
-    cdef object kernels, coef, intercept, penalty, blocks, all_targets, all_weights, all_offsets
+    cdef object kernels, coef, intercept, penalty, averages, blocks, all_targets, all_weights, all_offsets
     cdef list buffers
     cdef Py_ssize_t block_rows, slab_rows, batch_size, n_visited
     cdef int n_threads
@@ -1054,6 +1054,7 @@ cdef class Trainer:
             self._give_samples(targets, sample_weight, offset, self.buffers)
         if average_from > 0.0:
             self._give_averages(dtype, average_coef, average_intercept)
+            self.averages = average_coef, average_intercept
         if l1 != 0.0:
             self._give_penalty(paid)
         self._plan(n_threads)
@@ -1401,6 +1402,19 @@ cdef class Trainer:
     def snapshot(self):
         """Coefficients and intercepts as they are now, as new arrays."""
         return self.coefficients() * self.scales().astype(self.coef.dtype)[:, None], self.current_intercepts()
+
+    def average_snapshot(self):
+        """The averages as they are now, as new arrays; the snapshot until they begin."""
+        cdef Py_ssize_t k
+        cdef Model *model
+        if self.averages is None or self.models[0].t <= self.task.average_from:
+            return self.snapshot()
+        coef = self.averages[0].astype(np.float64)
+        weights = self.coefficients()
+        for k in range(len(coef)):
+            model = self.models + (k if self.task.scores64 == NULL else 0)
+            coef[k] = (coef[k] + model.average_scale * weights[k]) / model.average_total
+        return coef.astype(self.coef.dtype), self.averages[1].copy()
 
     def coefficients(self):
         """The array `coef` that was given, in which rows are still to be multiplied by `scales`."""

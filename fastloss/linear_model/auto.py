@@ -5,13 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from fastloss.linear_model.constants import best_constant
-from fastloss.linear_model.optimum import Certificate, Model, Task, minimise
+from fastloss.linear_model.optimum import Model, Optimum, Task, minimise
+from fastloss.linear_model.optimum.columns import Moments
 from fastloss.linear_model.problem import Problem
 from fastloss.linear_model.schedules import Settings, State, penalties
 
@@ -35,11 +37,14 @@ class Outcome:
         Whether every certificate is within tol.
     gap : float
         The largest relative distance from the optimum that is certified.
+    moments : Moments or None
+        Means and variances of the columns.
     """
 
     n_iter: int
     converged: bool
     gap: float
+    moments: Moments | None = None
 
 
 def train(
@@ -64,21 +69,53 @@ def train(
     monitor : callable, or None
         Called with (passes, loss, objective, function that returns the model) as a fit goes on; True ends it.
     """
-    passes, outcomes = 0, []
+    outcome = Outcome(0, settings.tol is not None, 0.0)
+    done = 0.0
     for scores, task in tasks(problem, settings, bounds):
-        start = (state.coef[scores].astype(np.float64), state.intercept[scores].copy()) if warm else None
-        model, certificate, used = solve(task, settings, start, max(settings.max_iter - passes, 1), monitor)
-        state.coef[scores], state.intercept[scores] = model
-        passes += used
-        outcomes.append(certificate)
-    gap = max(c.gap / c.scale for c in outcomes)
-    tol = settings.tol
-    return Outcome(passes, all(c.within(tol) for c in outcomes) if tol is not None else False, gap)
+        fixed = state.intercept[scores].copy()
+        if not settings.fit_intercept and fixed.any():
+            task.offset = _with_intercepts(task, fixed)
+        start = (
+            (state.coef[scores].astype(np.float64), fixed if settings.fit_intercept else 0 * fixed) if warm else None
+        )
+        watched = None if monitor is None else partial(_whole, monitor, state, scores, outcome.n_iter, done)
+        found = solve(task, settings, start, max(settings.max_iter - outcome.n_iter, 1), watched)
+        coef, intercept = found.model
+        state.coef[scores] = coef if bounds is None else np.clip(coef, *bounds)
+        state.intercept[scores] = intercept if settings.fit_intercept else fixed
+        done += found.certificate.objective
+        outcome.n_iter += found.passes
+        outcome.gap = max(outcome.gap, found.certificate.gap / found.certificate.scale)
+        outcome.converged &= settings.tol is not None and found.certificate.within(settings.tol)
+        outcome.moments = found.moments
+        if found.stopped:
+            break
+    return outcome
 
 
-def solve(
-    task: Task, settings: Settings, start: Model | None, max_passes: int, monitor: Monitor | None
-) -> tuple[Model, Certificate, int]:
+def _whole(
+    monitor: Monitor,
+    state: State,
+    scores: slice,
+    passes_before: int,
+    done: float,
+    passes: int,
+    loss: float,
+    objective: float,
+    model: Callable[[], Model],
+) -> bool:
+    """What some scores report, as a report on all."""
+
+    def all_scores() -> Model:
+        coef, intercept = state.coef.astype(np.float64), state.intercept.copy()
+        coef[scores], intercept[scores] = model()
+        return coef, intercept
+
+    whole = model if scores.stop - scores.start == len(state.coef) else all_scores
+    return monitor(passes_before + passes, done + loss, done + objective, whole)
+
+
+def solve(task: Task, settings: Settings, start: Model | None, max_passes: int, monitor: Monitor | None) -> Optimum:
     """The optimum of one task."""
     constant = (np.zeros((task.K, task.X.shape[1])), np.zeros(task.K))
     if task.fit_intercept:
@@ -86,7 +123,8 @@ def solve(
 
     def report(passes: int, objective: float, model: Callable[[], Model]) -> bool:
         assert monitor is not None
-        return monitor(passes, objective - task.penalty(model()[0]), objective, model)
+        present = model()
+        return monitor(passes, objective - task.penalty(present[0]), objective, lambda: present)
 
     return minimise(
         task, constant, start, tol=settings.tol, max_passes=max_passes, report=None if monitor is None else report
@@ -141,6 +179,14 @@ def tasks(problem: Problem, settings: Settings, bounds: tuple[NDArray, NDArray] 
         )
 
 
+def _with_intercepts(task: Task, fixed: NDArray) -> NDArray:
+    """Intercepts that are not trained are offsets."""
+    n = task.X.shape[0]
+    if task.offset is None:
+        return np.broadcast_to(fixed, (n, task.K)) if task.K > 1 else np.broadcast_to(fixed[0], (n,))
+    return task.offset + fixed
+
+
 def _offsets(offset: NDArray | None, count: int) -> NDArray | None:
     return offset if offset is None or count == 1 else np.broadcast_to(offset[:, None], (len(offset), count))
 
@@ -174,10 +220,17 @@ def warn_about(outcome: Outcome, settings: Settings) -> None:
     """Say so when the optimum was not reached."""
     if settings.tol is None or outcome.converged:
         return
+    if outcome.n_iter < settings.max_iter:
+        cause = "The objective could not be brought closer to its optimum: rounding, or a problem without an optimum."
+    else:
+        # the first words are scikit-learn's: there is code that filters by them
+        cause = (
+            "Maximum number of iteration reached before convergence. Consider increasing max_iter to improve the fit."
+        )
     known = f"the certified distance is {outcome.gap:.1e}" if np.isfinite(outcome.gap) else "no distance is certified"
     warnings.warn(
-        "Maximum number of iteration reached before convergence. Consider increasing max_iter to improve the fit. "
-        f"({outcome.n_iter} passes over X of at most max_iter={settings.max_iter}; {known}, tol={settings.tol} wanted)",
+        f"{cause} ({outcome.n_iter} passes over X of at most max_iter={settings.max_iter}; {known}, tol={settings.tol} "
+        "wanted)",
         ConvergenceWarning,
         stacklevel=6,
     )

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, RegressorMixin, clone
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fastloss._kernels.sgd import Trainer
@@ -144,6 +145,10 @@ class BaseSGD(CallbackSupport, BaseEstimator):
         if (self.positive or self.bounds is not None) and self.learning_rate != "auto":
             name = "positive" if self.positive else "bounds"
             raise ValueError(f"{name} needs learning_rate='auto', got learning_rate={self.learning_rate!r}")
+        loss = self.loss.name if isinstance(self.loss, Loss) else self.loss
+        if (self.positive or self.bounds is not None) and loss == "perceptron":
+            raise ValueError("loss='perceptron' is trained by an algorithm that knows no constraints")
+        check_random_state(self.random_state)
 
     def _limits(self, d: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         """Least and greatest coefficients, by `positive` and `bounds`."""
@@ -160,8 +165,10 @@ class BaseSGD(CallbackSupport, BaseEstimator):
             ) from None
         if self.positive:
             low = np.maximum(low, 0.0)
-        if np.isnan(low).any() or np.isnan(high).any() or (low > high).any():
-            raise ValueError(f"bounds must be (least, greatest) with least <= greatest, got {self.bounds!r}")
+        if not ((low <= high) & (low < np.inf) & (high > -np.inf)).all():
+            raise ValueError(
+                f"bounds must be (least, greatest) with least <= greatest, and room between them, got {self.bounds!r}"
+            )
         return low, high
 
     def _check_passive(self) -> None:
@@ -202,6 +209,10 @@ class BaseSGD(CallbackSupport, BaseEstimator):
     # -- training ----------------------------------------------------------------------------------------------
     def _validation_rows(self, problem: Problem) -> NDArray[np.intp]:
         """Rows to hold out for early stopping."""
+        raise NotImplementedError
+
+    def _validation_score(self, problem: Problem, raw: NDArray[Any]) -> float:
+        """What `score` gives on these rows."""
         raise NotImplementedError
 
     def _validation_scores(self, problem: Problem, raw: NDArray[Any]) -> NDArray[np.float64]:
@@ -314,6 +325,9 @@ class BaseSGD(CallbackSupport, BaseEstimator):
             outcome = auto.train(problem, state, self, warm=warm, bounds=limits, monitor=monitor)
         self.n_iter_, self.converged_ = outcome.n_iter, outcome.converged
         state.t = 1.0 + outcome.n_iter * problem.X.shape[0]
+        if outcome.moments is not None:
+            n = problem.X.shape[0]
+            state.fitted = stream.Statistics.of(outcome.moments, n), n
         if not (np.isfinite(state.coef).all() and np.isfinite(state.intercept).all()):
             raise schedules.overflow(outcome.n_iter)
         return record, lambda: None if progress.converged else auto.warn_about(outcome, self)
@@ -323,7 +337,7 @@ class BaseSGD(CallbackSupport, BaseEstimator):
 
         def score(coef: NDArray[Any], intercept: NDArray[Any]) -> float:
             raw = validation.raw(coef.astype(validation.X.dtype, copy=False), intercept)
-            return float(np.mean(self._validation_scores(validation, raw)))
+            return self._validation_score(validation, raw)
 
         return score
 

@@ -45,13 +45,15 @@ def _has_probability(estimator: SGDLossClassifier) -> bool:
 
 
 class SGDLossClassifier(ClassifierMixin, BaseSGD):
-    """Linear classifier trained by stochastic gradient descent, with any binary or multiclass loss.
+    """Linear classifier with any binary or multiclass loss: the optimum by default, or stochastic gradient descent.
 
     Minimises ``mean(loss(y, X @ coef + intercept)) + penalty``.  With more than two classes and a binary loss it trains
     one model per class against all others (one-vs-rest), all in the same passes over X; a multiclass loss sees the
-    scores of all classes.  The parameters are those of scikit-learn's ``SGDClassifier``; with ``shuffle=False`` float64
-    coefficients follow it to rounding.  Different, on CSR data: the L1 penalty also reaches the coefficients a row does
-    not touch, so that CSR and dense data give the same result, and `tol` looks at the right norm.
+    scores of all classes.  The parameters are those of scikit-learn's ``SGDClassifier`` and some more.  By default
+    ``learning_rate="auto"`` finds the optimum, for columns of any scale; with an explicit `learning_rate` and
+    ``shuffle=False`` float64 coefficients follow scikit-learn's to rounding.  Different then, on CSR data: the L1
+    penalty also reaches the coefficients a row does not touch, so that CSR and dense data give the same result, and
+    `tol` looks at the right norm.
 
     Parameters
     ----------
@@ -67,16 +69,20 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
     l1_ratio : float or None, default=0.15
         Share of "l1" in "elasticnet", 0 to 1; else ignored.
     fit_intercept : bool, default=True
-        Whether to train an intercept.  On CSR data its steps are a hundredth as long, as scikit-learn's are.
+        Whether to train an intercept.  With an explicit schedule its steps on CSR data are a hundredth as long, as
+        scikit-learn's are.
     max_iter : int, default=1000
-        Largest number of epochs (passes over X).
+        Largest number of passes over X.
     tol : float or None, default=1e-3
-        An epoch that does not lower the best mean objective so far by `tol` is a stall.  None: always `max_iter`
-        epochs.
+        With "auto": the distance from the optimum at which a fit is done, relative to the objective (losses with a log
+        link, whose objective can cross zero: to what was gained on the best constant).  With an explicit schedule: an
+        epoch that does not lower the best mean objective so far by `tol` is a stall.  None: always `max_iter` passes,
+        and no warning.
     shuffle : bool, default=True
-        Whether every epoch visits the rows in a fresh random order, else in storage order.
+        Whether every epoch of an explicit schedule, and `partial_fit`, visit the rows in a fresh random order, else in
+        storage order.
     verbose : int, default=0
-        1 prints a line per epoch and model.
+        1: a progress bar with the objective on a terminal's standard error, a line per pass elsewhere; 2: lines.
     epsilon : float, default=0.1
         ``delta`` of "huber"; ``epsilon`` of "epsilon_insensitive" and "squared_epsilon_insensitive".
     loss_params : dict or None, default=None
@@ -84,38 +90,52 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
     n_jobs : int or None, default=None
         Accepted for compatibility and ignored; see `n_threads`.
     random_state : int, RandomState instance or None, default=None
-        Seeds the row order.
-    learning_rate : {"optimal", "constant", "invscaling", "adaptive", "pa1", "pa2"}, default="optimal"
-        Step size of update t (t = 1, 2, ... over all epochs): "constant" `eta0`; "optimal"
-        ``1 / (alpha * (t0 + t - 1))`` with t0 such that the first one is ``alpha ** -0.25``; "invscaling"
-        ``eta0 / t**power_t``; "adaptive" `eta0`, divided by 5 whenever training would stop, until it is below 1e-6
-        (`partial_fit` goes on with it, and never lowers it).  "pa1" and "pa2" are passive-aggressive: a step goes as
-        far as the sample's loss asks for, but in "pa1" at most `eta0`, in "pa2" shortened by ``1 / (2 * eta0)`` in the
-        denominator; only for loss="hinge".
+        Seeds the row order and the choice of rows for `early_stopping`; with "auto" a `fit` on all rows is not random.
+    learning_rate : {"auto", "constant", "optimal", "invscaling", "adaptive", "pa1", "pa2"}, default="auto"
+        "auto": `fit` finds the optimum of the objective for columns of any scale, with nothing to tune, and says by a
+        certificate whether it did (see Notes); `partial_fit` and `fit_stream` take implicit steps of a length that
+        follows from the data.  loss="perceptron" is the perceptron algorithm.  The others are scikit-learn's step
+        sizes of update t (t = 1, 2, ... over all epochs): "constant" `eta0`; "optimal" ``1 / (alpha * (t0 + t -
+        1))`` with t0 such that the first one is ``alpha ** -0.25``; "invscaling" ``eta0 / t**power_t``; "adaptive"
+        `eta0`, divided by 5 whenever training would stop, until it is below 1e-6 (`partial_fit` goes on with it,
+        and never lowers it).  "pa1" and "pa2" are passive-aggressive: a step goes as far as the sample's loss asks
+        for, but in "pa1" at most `eta0`, in "pa2" shortened by ``1 / (2 * eta0)`` in the denominator; only for
+        loss="hinge".
     eta0 : float, default=0.01
-        See `learning_rate`; > 0.
+        See `learning_rate`; > 0.  "auto" ignores it.
     power_t : float, default=0.5
-        See `learning_rate`.
+        See `learning_rate`.  "auto" ignores it.
     early_stopping : bool, default=False
-        Whether to hold out a part of the rows of every class, score them after every epoch with `score`, and end
-        training when the score stalls.  With the losses that scikit-learn has, the number of epochs is that of
-        scikit-learn 1.9.
+        Whether to hold out a part of the rows of every class (or take `X_val`), score them after every pass, and
+        end training when the score stalls.  With explicit schedules and the losses that scikit-learn has, the
+        number of epochs is that of scikit-learn 1.9.
     validation_fraction : float, default=0.1
         Share of the rows that `early_stopping` holds out.
     n_iter_no_change : int, default=5
-        Number of stalls in a row that end training.
+        Number of stalls in a row that end training.  "auto" looks at it with `early_stopping` only.
     class_weight : dict, "balanced" or None, default=None
-        Factor on the steps of a class's samples; "balanced" is ``n_samples / (n_classes * count)``, in `partial_fit`
-        with the numbers of all batches so far.
+        Factor on the weight of a class's samples; "balanced" is ``n_samples / (n_classes * count)``, in `partial_fit`
+        with the numbers of all batches so far.  In one-vs-rest models "auto" gives every sample its own class's weight;
+        explicit schedules weigh only the class that is against the rest, as scikit-learn does.
     warm_start : bool, default=False
         Whether `fit` starts from the coefficients of the last fit.
     average : bool or int, default=False
-        Whether `coef_` and `intercept_` are the averages over all updates; an integer: over those from that one on.
+        With an explicit schedule: whether `coef_` and `intercept_` are the averages over all updates; an integer: over
+        those from that one on.
     batch_size : int, default=1
-        Rows per update: their mean gradient at the same coefficients is one step, and t in `learning_rate` counts
-        steps.
+        Rows per update of an explicit schedule: their mean gradient at the same coefficients is one step, and t in
+        `learning_rate` counts steps.
+    positive : bool, default=False
+        Whether coefficients must be >= 0; "auto" only.
+    bounds : tuple (least, greatest) or None, default=None
+        What the coefficients must lie between; each None (no bound), a number, or one number per column.  "auto" only.
+        The intercept is free.
+    restore_best : bool, default=False
+        Whether to end with the coefficients of the pass with the best validation score (without validation data: with
+        the least objective), not with the last ones.
     n_threads : int or None, default=None
-        Threads for the models of a one-vs-rest fit; None: as many as useful.  The result does not depend on it.
+        Threads of "auto"'s passes over X, and of explicit schedules for the models of a one-vs-rest fit; None: as
+        many as useful.  The result does not depend on it.
 
     Attributes
     ----------
@@ -126,7 +146,21 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
     classes_ : ndarray of shape (n_classes,)
         Class labels; with two, the second is the positive one.
     n_iter_ : int
-        Epochs run; with several models the largest number.
+        Passes over X, every one counted: for column statistics, hessians and certificates too.  With explicit schedules
+        epochs; with several models the largest number.
+    converged_ : bool
+        With "auto" whether the certified distance from the optimum is within `tol`, False with ``tol=None``; with
+        explicit schedules whether training ended by itself and no slope had to be clipped.  After `fit` only.
+    objective_curve_, loss_curve_ : ndarray
+        What is minimised, and the mean loss in it, after every epoch; with "auto" after every iteration, which may take
+        several passes.  With several models their sum.
+    validation_curve_ : ndarray or None
+        Score on the validation data at the same times; None without such data.
+    step_size_curve_ : ndarray
+        Step sizes at the same times; NaN with "auto", which has none.
+    best_iter_ : int or None
+        The place in those curves, from 1 on, with the best validation score, without validation data with the least
+        objective.
     t_ : float
         Number of the next update: ``1 + n_iter_ * n_samples``, with batches ``1 + n_iter_ * n_batches``.
     n_features_in_ : int
@@ -134,14 +168,30 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
     feature_names_in_ : ndarray of str
         Names of those columns, when X had names.
 
+    Notes
+    -----
+    With "auto", smooth losses are minimised by L-BFGS-B in coordinates where the objective's hessian is close to the
+    identity; the columns of X are never changed.  ``converged_`` rests on Newton's decrement, or where that would cost
+    too much on an estimate from the course of the minimisation.  Losses with kinks are minimised by the method of
+    multipliers, whose dual function is a lower bound of the optimum: there ``converged_`` rests on a duality gap.
+    docs/estimators.md in the source has the mathematics, and what the certificates do not cover.
+
+    Weights: with "auto" the objective is the weighted mean of the loss, so weight 0 is an absent row, weight 2 a row
+    that is there twice, and a common factor changes nothing.  Explicit schedules multiply a sample's step by its
+    weight.
+
+    Callbacks of scikit-learn 1.9 (``set_callbacks(ProgressBar())``) are told of every pass.
+
     Examples
     --------
-    >>> import numpy as np
+    >>> from sklearn.datasets import load_breast_cancer
     >>> from fastloss import SGDLossClassifier
-    >>> X = np.array([[-1.0, -1.0], [-2.0, -1.0], [1.0, 1.0], [2.0, 1.0]])
-    >>> model = SGDLossClassifier(loss="log_loss", random_state=0).fit(X, ["no", "no", "yes", "yes"])
-    >>> model.predict([[-0.8, -1.0], [3.0, 2.0]])
-    array(['no', 'yes'], dtype='<U3')
+    >>> X, y = load_breast_cancer(return_X_y=True)    # columns from 1e-3 to 4e3, as they are
+    >>> model = SGDLossClassifier(loss="log_loss", alpha=1e-3).fit(X, y)
+    >>> model.converged_, round(float(model.score(X, y)), 2)
+    (True, 0.96)
+    >>> model.predict_proba(X[:1]).shape
+    (1, 2)
     """
 
     def __init__(
@@ -327,8 +377,16 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
             y = _codes(y, labels)
             counts = counts + np.bincount(y, minlength=len(labels))
         problem = self._make_problem(loss, X, y, labels, counts, sample_weight)
+        if sample_weight is not None and not sample_weight.any():
+            counts = np.zeros(len(labels)) if first else self._class_counts  # nothing is learnt, of the classes neither
         self._partial_fit_problem(problem, classes_=labels, _class_counts=counts)
         return self
+
+    def _stream_arguments(self, source, arguments):
+        if arguments.get("classes") is None:
+            labels = [np.unique(y) for _, y, _ in source.once("finding the labels (or pass classes)")]
+            arguments = {**arguments, "classes": np.unique(np.concatenate(labels))}
+        return arguments
 
     def _check_labels(self, loss: Loss, X: Any, y: Any, *, first: bool, dtype: Any = None) -> tuple[Any, NDArray[Any]]:
         """X and y for training, y still labels or probabilities."""
@@ -399,6 +457,15 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
             y = y.argmax(axis=1) if y.ndim == 2 else y > 0.5
         splitter = StratifiedShuffleSplit(test_size=self.validation_fraction, random_state=self.random_state)
         return next(splitter.split(np.zeros((len(y), 1)), y))[1]
+
+    def _validation_score(self, problem: Problem, raw: NDArray[Any]) -> float:
+        y = problem.targets
+        if y.ndim == 2:
+            y = y.argmax(axis=1)
+        elif problem.positive is None and not problem.joint:
+            y = y > 0.5
+        found = raw[:, 0] > 0 if raw.shape[1] == 1 else raw.argmax(axis=1)
+        return float(np.average(found == y, weights=problem.sample_weight))
 
     def _validation_scores(self, problem: Problem, raw: NDArray[Any]) -> NDArray[np.float64]:
         y = problem.targets

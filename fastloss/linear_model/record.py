@@ -179,7 +179,7 @@ class Record:
         }
         if self.validation_curve is not None:
             latest["validation"] = self.validation_curve[-1]
-        return latest
+        return {name: number for name, number in latest.items() if not math.isnan(number)}
 
     def finish(self, *, interrupted: bool = False) -> None:
         """End what is displayed, and a pass that callbacks saw begin but that was not made.

@@ -70,7 +70,8 @@ class State:
     """Everything that training changes, so that it can be continued.
 
     `coef` (n_scores, d) and `average_coef` are of X's dtype, all else is float64; `paid` and `penalty` belong to the L1
-    penalty (see ``Trainer``), `eta` to "adaptive", `stream` to partial_fit with learning_rate="auto".
+    penalty (see ``Trainer``), `eta` to "adaptive", `stream` to partial_fit with learning_rate="auto",
+    `fitted` (column statistics and number of rows of a fit) to the first such call after a fit.
     """
 
     coef: NDArray[Any]
@@ -82,6 +83,7 @@ class State:
     t: float = 1.0
     eta: NDArray[np.float64] | None = None
     stream: Any = None
+    fitted: Any = None
 
     def copy(self) -> State:
         """An independent copy: an interrupted call must leave the estimator as it was."""
@@ -241,7 +243,7 @@ def run_epochs(
                 loss=sum(trainer.loss(k) for k in models),
                 objective=sum(trainer.objective(k) for k in models),
                 step_size=trainer.step_size(0),
-                snapshot=trainer.snapshot,
+                snapshot=trainer.average_snapshot,
             ):
                 break
         if not active:

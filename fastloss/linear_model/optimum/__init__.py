@@ -18,19 +18,50 @@ Certificates: ``Certificate`` says what is known about the distance from the opt
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import threadpoolctl
 
-from fastloss.linear_model.optimum.columns import moments
+from fastloss.linear_model.optimum.columns import Moments, moments
 from fastloss.linear_model.optimum.multipliers import descend_by_multipliers
-from fastloss.linear_model.optimum.smooth import CAUTION, Smooth, descend, first_coordinates, wants_full
+from fastloss.linear_model.optimum.smooth import CAUTION, Smooth, descend, first_coordinates, polish, wants_full
 from fastloss.linear_model.optimum.task import Certificate, Model, PassesUsedUp, Report, Scale, Task, Watch
 
-__all__ = ["Certificate", "Model", "Task", "minimise"]
+__all__ = ["Certificate", "Model", "Optimum", "Task", "minimise"]
+
+
+# Numbers of X (times scores) up to which a smooth problem is solved to rounding, so that equivalent data (a row twice, a
+# row of weight 2) give equal models: that takes milliseconds.
+SMALL = 1_000_000
+
+
+@dataclass
+class Optimum:
+    """What `minimise` found.
+
+    Attributes
+    ----------
+    model : tuple
+        Coefficients (K, d) and intercepts (K,).
+    certificate : Certificate
+    passes : int
+        Over X.
+    moments : Moments or None
+        Of the columns of X; None where no pass was allowed.
+    stopped : bool
+        Whether `report` asked for the end.
+    """
+
+    model: Model
+    certificate: Certificate
+    passes: int
+    moments: Moments | None
+    stopped: bool
 
 
 def minimise(task: Task, constant: Model, start: Model | None = None, *, tol: float | None, max_passes: int,
-             report: Report | None = None) -> tuple[Model, Certificate, int]:  # fmt: skip
+             report: Report | None = None) -> Optimum:  # fmt: skip
     """The model of least objective.
 
     Parameters
@@ -49,9 +80,7 @@ def minimise(task: Task, constant: Model, start: Model | None = None, *, tol: fl
 
     Returns
     -------
-    model : tuple
-    certificate : Certificate
-    passes : int
+    Optimum
     """
     watch = Watch(max_passes, start or constant, report)
     scale = Scale(task, constant)
@@ -60,8 +89,9 @@ def minimise(task: Task, constant: Model, start: Model | None = None, *, tol: fl
         try:
             model, certificate = _minimise(task, start or constant, wanted, scale, watch)
         except PassesUsedUp:
-            model, certificate = watch.latest(), Certificate(watch.objective, np.inf, scale(watch.objective))
-    return model, certificate, watch.passes
+            objective = watch.objective if np.isfinite(watch.objective) else scale.constant
+            model, certificate = watch.latest(), Certificate(objective, np.inf, scale(objective))
+    return Optimum(model, certificate, watch.passes, watch.moments, watch.stopped)
 
 
 def _minimise(task: Task, model: Model, tol: float, scale: Scale, watch: Watch) -> tuple[Model, Certificate]:
@@ -69,7 +99,7 @@ def _minimise(task: Task, model: Model, tol: float, scale: Scale, watch: Watch) 
     full = wants_full(task)
     weight = task.weight
     rows = None if weight is None else lambda place, block: weight[place][:, None]
-    spread = moments(task.X, rows, 1, full=full)
+    spread = watch.moments = moments(task.X, rows, 1, full=full)
     if task.loss.piecewise_linear:
         return descend_by_multipliers(task, model, spread, tol, scale, watch)
     smooth = Smooth(task, task.loss._kernel, watch, offset=task.offset)
@@ -80,4 +110,6 @@ def _minimise(task: Task, model: Model, tol: float, scale: Scale, watch: Watch) 
         model, value, gap, coordinates = descend(smooth, model, coordinates, lambda f: tol * scale(f))
         done = gap <= tol * scale(value) or before - value <= CAUTION * tol * scale(value)
         if tol > 0 and done:
+            if coordinates.factors is not None and task.X.shape[0] * task.X.shape[1] * task.K <= SMALL:
+                model, value, gap = polish(smooth, model, coordinates)
             return model, Certificate(value, gap, scale(value))

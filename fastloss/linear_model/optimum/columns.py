@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.linalg.blas import dsyrk, ssyrk
 
+NEGLIGIBLE = 1e-2  # of the mean weight of a block's rows
 BLOCK_BYTES = 1 << 21  # of a dense block: at home in a second or third level cache
 
 
@@ -84,8 +85,7 @@ def moments(X: Any, weights: Callable[[slice, Any], NDArray] | None, K: int, *, 
         total += rows.sum(axis=0)
         if full:
             for k in range(K):
-                root = np.sqrt(rows[:, k : k + 1]).astype(block.dtype)
-                scaled = moved if weights is None else moved * root
+                scaled, root = _scaled(moved, rows[:, k]) if weights is not None else (moved, rows.astype(block.dtype))
                 first[k] += (scaled.T @ root)[:, 0]
                 second[k] += _squares(scaled)
         else:
@@ -96,10 +96,28 @@ def moments(X: Any, weights: Callable[[slice, Any], NDArray] | None, K: int, *, 
     safe = np.where(total > 0, total, 1.0)[:, None]
     first /= safe
     second /= safe[:, :, None] if full else safe
+    if not np.isfinite(second).all():
+        raise ValueError(
+            "X holds numbers whose squares overflow or are not finite; scale its columns, for instance with "
+            "sklearn.preprocessing.StandardScaler"
+        )
     if full:
         second = _symmetric(second)
     second -= first[:, :, None] * first[:, None, :] if full else first * first
     return Moments(total, first + (0 if shift is None else shift), second)
+
+
+def _scaled(moved: NDArray, weight: NDArray) -> tuple[NDArray, NDArray]:
+    """Rows times the roots of their weights, and these.
+
+    Rows that weigh next to nothing are left out.  Of mnist's ten one-vs-rest hinges a few per cent of the rows have a
+    curvature, of its softmax a fifth have nearly all: that much less work.
+    """
+    heavy = weight > NEGLIGIBLE * weight.mean()
+    if 2 * np.count_nonzero(heavy) < len(heavy):
+        moved, weight = moved[heavy], weight[heavy]
+    root = np.sqrt(weight)[:, None].astype(moved.dtype)
+    return moved * root, root
 
 
 def _squares(rows: NDArray) -> NDArray:

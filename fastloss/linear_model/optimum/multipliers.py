@@ -25,6 +25,7 @@ from fastloss.losses import get_loss
 # The envelope's step: this fraction of the loss's value over its squared slope.  covtype, a9a, electricity with the
 # hinge: 1 takes 49-62 passes to a gap of 1e-3, 0.3 takes 28-35, 0.1 takes 18-46.
 FIRST_STEP, SHORTER, SHORTENINGS = 0.3, 0.5, 4
+ROUGHLY = 0.05  # part of the present gap that a relaxed problem's own distance from its minimum may have
 PATIENCE = 4  # relaxed problems in a row that brought objective and bound no closer
 # The part of the tolerance that a relaxed problem's own distance from its minimum may have.
 INNER_SHARE = 0.25
@@ -35,12 +36,13 @@ class Relaxed:
 
     def __init__(self, task: Task, means: NDArray) -> None:
         self.task = task
-        self.factor, self.tilt, self.means = 1.0, None, None
+        self.factor, self.tilt, self.means, self.level = 1.0, None, None, 0.0
         self.loss = task.loss
         self.hinge_of_classes = task.loss.name == "multiclass_hinge"
         if task.quantiles is not None:
             # quantile·u for u > 0, (quantile − 1)·u else, with u = y − raw, is ½|u| + (quantile − ½)·u
             self.loss, self.factor, self.tilt, self.means = get_loss("absolute_error"), 0.5, 0.5 - task.quantiles, means
+            self.level = float(self.tilt @ (_mean(task, task.offset) - _mean(task, task.y)))
         n = task.X.shape[0]
         self.shift = np.zeros((n, task.K) if task.K > 1 or self.hinge_of_classes else n, task.dtype)
 
@@ -59,7 +61,7 @@ class Relaxed:
                 offset = offset + task.offset
             kernel, factor, stretch = self.loss._envelope(step), self.factor, 1.0
         return Smooth(task, kernel, watch, offset=offset.astype(task.dtype, copy=False), factor=factor,
-                      stretch=stretch, tilt=self.tilt, means=self.means, constant=self._constant(step),
+                      stretch=stretch, tilt=self.tilt, means=self.means, constant=self._constant(step) + self.level,
                       reported=False)  # fmt: skip
 
     def _weights(self) -> dict[str, Any]:
@@ -85,7 +87,7 @@ class Relaxed:
         mean = total / task.total_weight
         if self.tilt is not None and self.means is not None:
             coef, intercept = model
-            mean += float(self.tilt @ (coef @ self.means + intercept))
+            mean += float(self.tilt @ (coef @ self.means + intercept)) + self.level
         return mean
 
     def _loss_of(self, place: slice, raw: NDArray) -> float:
@@ -108,7 +110,9 @@ def descend_by_multipliers(task: Task, model: Model, spread: Moments, tol: float
     share, stalls, exhausted, confirmed = INNER_SHARE, 0, False, False
     while not exhausted and stalls < PATIENCE:
         smooth = relaxed.smooth(step, watch)
-        target = share * tol * scale(best if np.isfinite(best) else scale.constant)
+        # no closer than the multipliers are right: the first problems are far from the last
+        known = last_gap if np.isfinite(last_gap) else (0.0 if confirmed else scale.constant)
+        target = max(share * tol * scale(best if np.isfinite(best) else scale.constant), ROUGHLY * known)
         watch.reserve = 1
         try:
             model, value, gap, coordinates = descend(
@@ -138,6 +142,14 @@ def descend_by_multipliers(task: Task, model: Model, spread: Moments, tol: float
             break
         share, bound, last_gap, confirmed = CAUTION * INNER_SHARE, -np.inf, np.inf, True
     return best_model, Certificate(best, best - bound, scale(best))
+
+
+def _mean(task: Task, array: NDArray | None) -> NDArray:
+    """Weighted means of the columns of an array over the samples."""
+    if array is None:
+        return np.zeros(task.K)
+    weight = np.ones(len(array)) if task.weight is None else task.weight
+    return (weight @ array) / task.total_weight
 
 
 def _first(value: Any, *_: Any) -> Any:

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from fastloss._kernels import linear
-from fastloss.linear_model.optimum.columns import working_dtype
+from fastloss.linear_model.optimum.columns import Moments, working_dtype
 from fastloss.losses import Loss, get_loss
 from fastloss.objective import _parts
 
@@ -98,7 +98,7 @@ class Certificate:
 
     def within(self, tol: float) -> bool:
         """Whether the relative gap is at most `tol`."""
-        return self.gap <= tol * self.scale
+        return bool(np.isfinite(self.gap) and self.gap <= tol * self.scale)
 
 
 class Watch:
@@ -110,6 +110,8 @@ class Watch:
         self.reserve = 0  # passes kept back for what follows the present minimisation
         self.latest: Callable[[], Model] = lambda: model
         self.objective = np.inf
+        self.stopped = False
+        self.moments: Moments | None = None
 
     def pass_over(self) -> None:
         """Take note of a pass that is about to start."""
@@ -121,6 +123,7 @@ class Watch:
         """Keep a model, and report its objective."""
         self.latest, self.objective = model, objective
         if report and self.report is not None and self.report(self.passes, objective, model):
+            self.stopped = True
             raise PassesUsedUp
 
 
