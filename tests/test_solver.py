@@ -150,6 +150,27 @@ def test_constant_columns_stay_where_they_are():
     assert coef[0, 1] != 0
 
 
+@pytest.mark.parametrize("dtype", TIGHT)
+def test_columns_without_curvature_spoil_no_others(dtype):
+    """Rounding of their covariances, divided by variances of nearly 0, is no correlation: slopes must keep size."""
+    rng = np.random.default_rng(0)
+    rare = rng.integers(1, 17, (1000, 20)) * (rng.random((1000, 20)) < 0.05)
+    X = (1e6 * np.column_stack([rng.normal(size=(1000, 3)), rare])).astype(dtype)
+    weights = np.where(rare.any(axis=1, keepdims=True), 0.0, 1e-3 * rng.random((1000, 1)))
+    ridge = 1e-4
+    present, overall = moments(X, lambda place, rows: weights[place], 1, full=True), moments(X, None, 1, full=True)
+    found = Coordinates(present, overall, ridge, True, np.dtype(dtype))
+    A = X.astype(float)
+    centred = A - (weights[:, 0] @ A) / weights.sum()
+    hessian = (centred.T * weights[:, 0]) @ centred + ridge * np.eye(23)
+    for j in range(3):
+        slope = np.zeros(23)
+        slope[j] = 1e6
+        # with no slope of the intercept about the centre
+        moved = found.gradient(slope[None], np.zeros(1))
+        assert moved @ moved == pytest.approx(slope @ np.linalg.solve(hessian, slope), rel=0.01)
+
+
 # ------------------------------------------------------------------------------------------------- envelopes
 PARAMETERS = {
     "huber": [{}, {"delta": 0.3}],

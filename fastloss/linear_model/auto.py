@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from fastloss.linear_model.constants import best_constant
 from fastloss.linear_model.optimum import Model, Optimum, Task, minimise
 from fastloss.linear_model.optimum.columns import Moments
+from fastloss.linear_model.optimum.task import mean_at_constant
 from fastloss.linear_model.problem import Problem
 from fastloss.linear_model.schedules import Settings, State, penalties
 
@@ -75,10 +76,9 @@ def train(
         fixed = state.intercept[scores].copy()
         if not settings.fit_intercept and fixed.any():
             task.offset = _with_intercepts(task, fixed)
-        start = (
-            (state.coef[scores].astype(np.float64), fixed if settings.fit_intercept else 0 * fixed) if warm else None
-        )
-        watched = None if monitor is None else partial(_whole, monitor, state, scores, outcome.n_iter, done)
+        start = (state.coef[scores].astype(np.float64), fixed * settings.fit_intercept) if warm else None
+        others = done + _untrained(problem, task, scores) if monitor is not None else 0.0
+        watched = None if monitor is None else partial(_whole, monitor, state, scores, outcome.n_iter, others)
         found = solve(task, settings, start, max(settings.max_iter - outcome.n_iter, 1), watched)
         coef, intercept = found.model
         state.coef[scores] = coef if bounds is None else np.clip(coef, *bounds)
@@ -91,6 +91,20 @@ def train(
         if found.stopped:
             break
     return outcome
+
+
+def _untrained(problem: Problem, task: Task, scores: slice) -> float:
+    """What the scores that come later have as objectives: those of their best constants."""
+    if scores.stop == problem.n_scores:
+        return 0.0
+    if len(problem.losses) == 1:
+        # one loss: as much each as these on average
+        return (problem.n_scores - scores.stop) / task.K * mean_at_constant(task, _constant_model(task))
+    later = [
+        replace(task, y=_targets(problem, slice(k, k + 1)), loss=problem.losses[k])
+        for k in range(scores.stop, problem.n_scores)
+    ]
+    return sum(mean_at_constant(one, _constant_model(one)) for one in later)
 
 
 def _whole(
@@ -117,9 +131,6 @@ def _whole(
 
 def solve(task: Task, settings: Settings, start: Model | None, max_passes: int, monitor: Monitor | None) -> Optimum:
     """The optimum of one task."""
-    constant = (np.zeros((task.K, task.X.shape[1])), np.zeros(task.K))
-    if task.fit_intercept:
-        constant = (constant[0], _constant(task))
 
     def report(passes: int, objective: float, model: Callable[[], Model]) -> bool:
         assert monitor is not None
@@ -127,20 +138,27 @@ def solve(task: Task, settings: Settings, start: Model | None, max_passes: int, 
         return monitor(passes, objective - task.penalty(present[0]), objective, lambda: present)
 
     return minimise(
-        task, constant, start, tol=settings.tol, max_passes=max_passes, report=None if monitor is None else report
+        task,
+        _constant_model(task),
+        start,
+        tol=settings.tol,
+        max_passes=max_passes,
+        report=None if monitor is None else report,
     )
 
 
-def _constant(task: Task) -> NDArray:
+def _constant_model(task: Task) -> Model:
+    """No coefficients, and the best intercepts."""
+    coef = np.zeros((task.K, task.X.shape[1]))
+    if not task.fit_intercept:
+        return coef, np.zeros(task.K)
     if task.quantiles is None:
-        return best_constant(task.loss, task.y, task.K, task.weight, task.offset)
-    y = task.y
-    return np.array(
-        [
-            best_constant(type(task.loss)(quantile=q), y[:, k], 1, task.weight, task.offset)[0]
-            for k, q in enumerate(task.quantiles)
-        ]
-    )
+        return coef, best_constant(task.loss, task.y, task.K, task.weight, task.offset)
+    constants = [
+        best_constant(type(task.loss)(quantile=q), task.y[:, k], 1, task.weight, task.offset)[0]
+        for k, q in enumerate(task.quantiles)
+    ]
+    return coef, np.array(constants)
 
 
 def tasks(problem: Problem, settings: Settings, bounds: tuple[NDArray, NDArray] | None) -> Iterator[tuple[slice, Task]]:

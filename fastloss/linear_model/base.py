@@ -23,6 +23,7 @@ from fastloss.linear_model.checks import (
     check_sample_weight,
     start_values,
 )
+from fastloss.linear_model.optimum.columns import MomentsOverflowError
 from fastloss.linear_model.problem import Problem, product
 from fastloss.linear_model.record import CallbackSupport, Record
 from fastloss.linear_model.schedules import PASSIVE, Progress, State, warn_about
@@ -147,7 +148,8 @@ class BaseSGD(CallbackSupport, BaseEstimator):
             raise ValueError(f"{name} needs learning_rate='auto', got learning_rate={self.learning_rate!r}")
         loss = self.loss.name if isinstance(self.loss, Loss) else self.loss
         if (self.positive or self.bounds is not None) and loss == "perceptron":
-            raise ValueError("loss='perceptron' is trained by an algorithm that knows no constraints")
+            name = "positive" if self.positive else "bounds"
+            raise ValueError(f"{name}: loss='perceptron' is trained by an algorithm that knows no constraints")
         check_random_state(self.random_state)
 
     def _limits(self, d: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
@@ -322,7 +324,10 @@ class BaseSGD(CallbackSupport, BaseEstimator):
 
         limits = self._limits(problem.X.shape[1])
         with record:
-            outcome = auto.train(problem, state, self, warm=warm, bounds=limits, monitor=monitor)
+            try:
+                outcome = auto.train(problem, state, self, warm=warm, bounds=limits, monitor=monitor)
+            except MomentsOverflowError:
+                raise schedules.overflow(1) from None
         self.n_iter_, self.converged_ = outcome.n_iter, outcome.converged
         state.t = 1.0 + outcome.n_iter * problem.X.shape[0]
         if outcome.moments is not None:

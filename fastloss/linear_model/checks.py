@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any
 
@@ -100,3 +102,12 @@ def start_values(name: str, init: Any, shape: tuple[int, ...], dtype: Any) -> np
     if values.size != math.prod(shape) or (values.ndim > 1 and len(shape) > 1 and values.shape != shape):
         raise ValueError(f"Provided {name} does not match dataset: {name} has shape {values.shape}, expected {shape}")
     return values.reshape(shape)
+
+
+@contextmanager
+def names_of_validation_data() -> Iterator[None]:
+    """Errors about elements of X and y name X_val and y_val."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(re.sub(r"\b([Xy])(?=\[)", r"\1_val", str(error))) from None

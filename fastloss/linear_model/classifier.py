@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from fastloss._kernels.sgd import check_targets
 from fastloss.linear_model.base import BaseSGD
-from fastloss.linear_model.checks import encode_labels
+from fastloss.linear_model.checks import encode_labels, names_of_validation_data
 from fastloss.linear_model.problem import Problem
 from fastloss.linear_model.record import with_callbacks
 from fastloss.losses import Loss, list_losses
@@ -403,13 +404,15 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
         if X_val is None or y_val is None:
             raise ValueError("X_val and y_val must be given together")
         loss = problem.losses[0]
-        X, y = self._check_labels(loss, X_val, y_val, first=False, dtype=problem.X.dtype)
+        with names_of_validation_data():
+            X, y = self._check_labels(loss, X_val, y_val, first=False, dtype=problem.X.dtype)
         if _is_soft(loss, y):
             if _soft_classes(y, None).shape != labels.shape:
                 raise ValueError(f"y_val must have a probability for each of the {len(labels)} classes, got {y.shape}")
         else:
-            y = _codes(y, labels)
-        return self._make_problem(loss, X, y, labels, counts, None)
+            with names_of_validation_data():
+                y = _codes(y, labels)
+        return replace(self._make_problem(loss, X, y, labels, counts, None), sample_weight=None, class_weight=None)
 
     def _make_problem(
         self,

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastloss._kernels.sgd import check_targets
 from fastloss.linear_model.base import BaseSGD
-from fastloss.linear_model.checks import check_real
+from fastloss.linear_model.checks import check_real, names_of_validation_data
 from fastloss.linear_model.problem import Problem
 from fastloss.linear_model.record import with_callbacks
 from fastloss.losses import Loss, get_loss, list_losses
@@ -293,7 +293,8 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
         problem = self._make_problem(X, y, sample_weight, offset, first=True, allow_zero=False)
         validation = None
         if X_val is not None and y_val is not None:
-            validation = self._make_problem(X_val, y_val, None, None, first=False, allow_zero=False, like=problem)
+            with names_of_validation_data():
+                validation = self._make_problem(X_val, y_val, None, None, first=False, allow_zero=False, like=problem)
         elif X_val is not None or y_val is not None:
             raise ValueError("X_val and y_val must be given together")
         self._fit_problem(

@@ -31,8 +31,8 @@ from fastloss.linear_model.optimum.task import Certificate, Model, PassesUsedUp,
 __all__ = ["Certificate", "Model", "Optimum", "Task", "minimise"]
 
 
-# Numbers of X (times scores) up to which a smooth problem is solved to rounding, so that equivalent data (a row twice, a
-# row of weight 2) give equal models: that takes milliseconds.
+# Numbers of X (times scores) up to which a smooth problem is solved to rounding, so that equivalent data (a row twice,
+# or once with weight 2) give equal models: that takes milliseconds.
 SMALL = 1_000_000
 
 
@@ -106,10 +106,12 @@ def _minimise(task: Task, model: Model, tol: float, scale: Scale, watch: Watch) 
     coordinates = first_coordinates(smooth, model, spread)
     value = scale.constant
     while True:
-        before = value
+        before, passes = value, watch.passes
         model, value, gap, coordinates = descend(smooth, model, coordinates, lambda f: tol * scale(f))
         done = gap <= tol * scale(value) or before - value <= CAUTION * tol * scale(value)
         if tol > 0 and done:
             if coordinates.factors is not None and task.X.shape[0] * task.X.shape[1] * task.K <= SMALL:
                 model, value, gap = polish(smooth, model, coordinates)
             return model, Certificate(value, gap, scale(value))
+        if watch.passes == passes:  # tol=None at the minimum: all passes that were asked for are made
+            smooth.last = None

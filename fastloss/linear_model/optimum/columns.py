@@ -41,6 +41,10 @@ def row_blocks(X: Any, *, dense: bool = True) -> Iterator[tuple[slice, Any]]:
             yield place, block
 
 
+class MomentsOverflowError(ArithmeticError):
+    """Squares of the numbers of X overflow."""
+
+
 @dataclass
 class Moments:
     """Weighted sums over the rows, for one or more columns of row weights.
@@ -97,10 +101,7 @@ def moments(X: Any, weights: Callable[[slice, Any], NDArray] | None, K: int, *, 
     first /= safe
     second /= safe[:, :, None] if full else safe
     if not np.isfinite(second).all():
-        raise ValueError(
-            "X holds numbers whose squares overflow or are not finite; scale its columns, for instance with "
-            "sklearn.preprocessing.StandardScaler"
-        )
+        raise MomentsOverflowError
     if full:
         second = _symmetric(second)
     second -= first[:, :, None] * first[:, None, :] if full else first * first

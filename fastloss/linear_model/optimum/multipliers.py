@@ -134,7 +134,7 @@ def descend_by_multipliers(task: Task, model: Model, spread: Moments, tol: float
         watch.note(best, partial(_first, kept))
         stalls = stalls + 1 if tol > 0 and best - bound > 0.95 * last_gap else 0
         last_gap = best - bound
-        if last_gap > tol * scale(best):
+        if tol == 0 or last_gap > tol * scale(best):
             continue
         # The bound leans on an estimate.  Minimising four times as closely must neither lower the objective much nor
         # the bound: on kddcup99 the first claim of 3e-4 was in truth 6e-3.

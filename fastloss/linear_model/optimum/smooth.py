@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ ROUND_EXACT, ROUND_ROUGH = 8, 60
 # Where few rows have curvature the hessian of an envelope says nothing about most directions, and its other rows do not
 # stay without curvature: this share is added as if all had it.  kddcup99 with the hinge did not converge without.
 DAMPING = 1e-3
+POLISHED = {np.dtype(np.float32): 1e-10, np.dtype(np.float64): 1e-22}
 POLISHING = 60  # steps at most; those of coupled scores halve the distance, others are Newton's
 FEW = 4  # evaluations of a round that made no progress
 LEAST_WINDOW = 5  # iterations whose gains are added up
@@ -188,7 +190,10 @@ def descend(smooth: Smooth, model: Model, coordinates: Coordinates, target: Targ
 def polish(smooth: Smooth, model: Model, coordinates: Coordinates) -> tuple[Model, float, float]:
     """Newton's steps from close to the minimum, until rounding makes slopes no smaller: model, value, gap."""
     value, gap = newton_decrement(smooth, model, coordinates)
+    least = POLISHED[smooth.task.dtype] * abs(value)  # rounding decides below that
     for _ in range(POLISHING):
+        if gap <= least:
+            break
         slope = coordinates.gradient(*smooth(model)[1:])
         try:
             moved = coordinates.model(coordinates.place(*model) - slope)
@@ -198,9 +203,12 @@ def polish(smooth: Smooth, model: Model, coordinates: Coordinates) -> tuple[Mode
         if not moved_gap < 0.9 * gap:
             break
         model, value, gap = moved, moved_value, moved_gap
-        kept = model
-        smooth.watch.note(value, lambda kept=kept: kept)
+        smooth.watch.note(value, partial(_first, model))
     return model, value, gap
+
+
+def _first(value: Any, *_: Any) -> Any:
+    return value
 
 
 def newton_decrement(smooth: Smooth, model: Model, coordinates: Coordinates) -> tuple[float, float]:
@@ -223,6 +231,8 @@ def one_round(smooth: Smooth, model: Model, coordinates: Coordinates, target: Ta
     # L-BFGS-B begins with a step of length 1, which is Newton's step if the slope has that length
     unit = float(np.linalg.norm(slope))
     if unit**2 == 0.0:
+        course.values.append(value)
+        smooth.watch.note(value, partial(_first, model), report=smooth.reported)
         return model, value, 0.0, True
     known = [(value, slope)]
 

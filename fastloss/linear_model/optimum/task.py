@@ -132,7 +132,7 @@ class Scale:
 
     def __init__(self, task: Task, constant: Model) -> None:
         self.signed = task.loss.link == "log"
-        self.constant = _mean_at_constant(task, constant)
+        self.constant = mean_at_constant(task, constant)
         # an objective of 0, or close to it, is known to rounding of the terms it is made of
         self.least = 1e3 * np.finfo(task.dtype).eps * abs(self.constant) + np.finfo(float).tiny
 
@@ -150,7 +150,8 @@ def at_constant(task: Task, model: Model, rows: slice) -> tuple[NDArray, NDArray
     return y, raw[:, 0] if y.ndim == 1 and task.loss.kind != "multiclass" else raw, weight
 
 
-def _mean_at_constant(task: Task, model: Model) -> float:
+def mean_at_constant(task: Task, model: Model) -> float:
+    """Mean loss of a model without coefficients."""
     y, raw, weight = at_constant(task, model, slice(None))
     if task.quantiles is None:
         return task.loss.loss(y, raw, weight, n_threads=1)
