@@ -81,6 +81,8 @@ def train(
         watched = None if monitor is None else partial(_whole, monitor, state, scores, outcome.n_iter, others)
         found = solve(task, settings, start, max(settings.max_iter - outcome.n_iter, 1), watched)
         coef, intercept = found.model
+        if problem.joint and settings.fit_intercept:
+            intercept = intercept - intercept.mean()  # a common shift of all scores changes no loss
         state.coef[scores] = coef if bounds is None else np.clip(coef, *bounds)
         state.intercept[scores] = intercept if settings.fit_intercept else fixed
         done += found.certificate.objective
@@ -165,7 +167,7 @@ def tasks(problem: Problem, settings: Settings, bounds: tuple[NDArray, NDArray] 
     """The tasks a problem is made of, and which scores each has."""
     lasso, ridge = penalties(settings)
     n, K = problem.X.shape[0], problem.n_scores
-    loss, weight = problem.losses[0], row_weights(problem)
+    loss, weight = problem.losses[0], _normal_weights(problem)
     several = len(problem.losses) > 1
     quantiles = np.array([one.params["quantile"] for one in problem.losses]) if several else None
     size = K if problem.joint else max(1, min(K, LARGEST_TABLE // max(n, 1)))
@@ -232,6 +234,12 @@ def row_weights(problem: Problem) -> NDArray[np.float64] | None:
     else:
         own = (classes[0] if len(classes) == 1 else classes[:, 1])[y]
     return own if weight is None else own * weight
+
+
+def _normal_weights(problem: Problem) -> NDArray[np.float64] | None:
+    """Weights with a mean of 1: their scale is nobody's business, but rounding would let it in."""
+    weight = row_weights(problem)
+    return None if weight is None else weight * (np.count_nonzero(weight) / weight.sum())
 
 
 def warn_about(outcome: Outcome, settings: Settings) -> None:

@@ -52,14 +52,17 @@ def _log_frequencies(y: NDArray, K: int, weight: NDArray | None) -> NDArray:
 
 
 def _pointwise(loss: Loss, y: NDArray, weight: NDArray | None, offset: NDArray | None) -> float:
-    if loss.link == "log":
-        return _log_mean(y, weight, offset)
+    if loss.link == "log" and offset is None:
+        return _log_mean(y, weight)
     y, weight, offset = _reduced(y, weight, offset)
     known = weight > 0
     y, weight, offset = y[known], weight[known], offset[known]
     if not loss.convex and loss.kind == "regression":
         return float(np.median(y - offset))  # where robust losses have their best minimum, or close to it
-    if loss.kind == "regression":
+    if loss.link == "log":
+        middle, widest = _log_mean(y, weight), float(np.abs(offset).max())
+        low, high = middle - widest, middle + widest
+    elif loss.kind == "regression":
         low, high = float((y - offset).min()), float((y - offset).max())
     else:
         low, high = -WIDEST - float(offset.max()), WIDEST - float(offset.min())
@@ -72,10 +75,9 @@ def _pointwise(loss: Loss, y: NDArray, weight: NDArray | None, offset: NDArray |
     return 0.5 * (low + high)
 
 
-def _log_mean(y: NDArray, weight: NDArray | None, offset: NDArray | None) -> float:
-    """Logarithm of the mean of y per unit of exp(offset)."""
+def _log_mean(y: NDArray, weight: NDArray | None) -> float:
     weights = np.ones(len(y)) if weight is None else weight
-    mean = float(weights @ y) / float(weights.sum() if offset is None else weights @ np.exp(offset))
+    mean = float(weights @ y) / float(weights.sum())
     return float(np.log(mean)) if mean > 0 else -WIDEST
 
 

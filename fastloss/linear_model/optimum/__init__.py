@@ -24,6 +24,7 @@ import numpy as np
 import threadpoolctl
 
 from fastloss.linear_model.optimum.columns import Moments, moments
+from fastloss.linear_model.optimum.coordinates import Coordinates
 from fastloss.linear_model.optimum.multipliers import descend_by_multipliers
 from fastloss.linear_model.optimum.smooth import CAUTION, Smooth, descend, first_coordinates, polish, wants_full
 from fastloss.linear_model.optimum.task import Certificate, Model, PassesUsedUp, Report, Scale, Task, Watch
@@ -33,7 +34,7 @@ __all__ = ["Certificate", "Model", "Optimum", "Task", "minimise"]
 
 # Numbers of X (times scores) up to which a smooth problem is solved to rounding, so that equivalent data (a row twice,
 # or once with weight 2) give equal models: that takes milliseconds.
-SMALL = 1_000_000
+SMALL, MORE_PASSES, CLOSELY = 1_000_000, 200, 1e-10
 
 
 @dataclass
@@ -94,6 +95,19 @@ def minimise(task: Task, constant: Model, start: Model | None = None, *, tol: fl
     return Optimum(model, certificate, watch.passes, watch.moments, watch.stopped)
 
 
+def _to_rounding(smooth: Smooth, model: Model, coordinates: Coordinates, scale: Scale) -> tuple[Model, float, float]:
+    """A small problem solved on, as far as some more passes bring it."""
+    watch = smooth.watch
+    watch.reserve = max(0, watch.max_passes - watch.passes - MORE_PASSES)
+    try:
+        if smooth.jumps:  # Newton's steps alone need not get through the jumps of a hessian
+            model, _, _, coordinates = descend(smooth, model, coordinates, lambda f: CLOSELY * scale(f))
+    except PassesUsedUp:
+        model = watch.latest()
+    watch.reserve = 0
+    return polish(smooth, model, coordinates)
+
+
 def _minimise(task: Task, model: Model, tol: float, scale: Scale, watch: Watch) -> tuple[Model, Certificate]:
     watch.pass_over()
     full = wants_full(task)
@@ -111,7 +125,7 @@ def _minimise(task: Task, model: Model, tol: float, scale: Scale, watch: Watch) 
         done = gap <= tol * scale(value) or before - value <= CAUTION * tol * scale(value)
         if tol > 0 and done:
             if coordinates.factors is not None and task.X.shape[0] * task.X.shape[1] * task.K <= SMALL:
-                model, value, gap = polish(smooth, model, coordinates)
+                model, value, gap = _to_rounding(smooth, model, coordinates, scale)
             return model, Certificate(value, gap, scale(value))
         if watch.passes == passes:  # tol=None at the minimum: all passes that were asked for are made
             smooth.last = None

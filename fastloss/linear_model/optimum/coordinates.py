@@ -15,6 +15,7 @@ from fastloss.linear_model.optimum.columns import Moments
 
 # A's diagonal is 1 when this is added.  Second moments of float32 rows are sums of a few thousand products in float32.
 RIDGE = {np.dtype(np.float32): 1e-6, np.dtype(np.float64): 1e-10}
+MOST_EXTRA = 0.1  # rather no correlations at all than more on their diagonal
 
 
 class Coordinates:
@@ -32,7 +33,7 @@ class Coordinates:
     dtype : dtype
         In which the moments were summed.
     damping : float
-        This share of the mean curvature is added as if all rows had it.
+        A curvature that is added as if all rows had it.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class Coordinates:
         dtype: np.dtype,
         damping: float = 0.0,
     ) -> None:
-        self.overall, self.fit_intercept = overall, fit_intercept
+        self.present, self.overall, self.fit_intercept = present, overall, fit_intercept
         self.K, self.d = present.mean.shape
         curvature = present.total[:, None]
         spread, everywhere = _second(present, fit_intercept), _diagonal(_second(overall, fit_intercept))
-        diagonal = curvature * (np.maximum(_diagonal(spread), 0.0) + damping * everywhere) + ridge
+        # a column without variance among the rows that have curvature: what is found there is rounding
+        noise = 16 * np.finfo(dtype).eps
+        diagonal = curvature * (np.maximum(_diagonal(spread), 0.0) + noise * everywhere) + damping * everywhere + ridge
         self.centre = present.mean if fit_intercept else np.zeros_like(present.mean)
         # a column that is constant, up to rounding, does what the intercept does: its coefficient stays where it is
         moves = everywhere > (16 * np.finfo(dtype).eps * overall.mean) ** 2 * fit_intercept
@@ -91,6 +94,10 @@ class Coordinates:
             return coef, np.zeros(self.K)
         return coef, table[:, self.d] * self.intercept_scale - np.einsum("kj,kj->k", coef, self.centre)
 
+    def direction(self, v: NDArray) -> tuple[NDArray, NDArray]:
+        """The change of a model along v: the map is linear."""
+        return self.model(v)
+
     def gradient(self, coef: NDArray, intercept: NDArray) -> NDArray:
         """The gradient by v from the gradients by coef and intercept."""
         table = np.empty((self.K, self.d + self.fit_intercept))
@@ -128,14 +135,15 @@ def _diagonal(spread: NDArray) -> NDArray:
 
 
 def _cholesky(matrix: NDArray, extra: float) -> NDArray:
-    """Factor of a matrix with a diagonal of 1, or of 0 for columns that do not move."""
-    matrix = matrix.copy()
+    """Factor of a matrix of correlations, made positive definite if rounding left it not quite so."""
+    matrix = np.clip(matrix, -1.0, 1.0)
     matrix[np.diag_indices(len(matrix))] = 1.0
-    while True:
+    while extra < MOST_EXTRA:
         try:
             return cholesky(matrix + extra * np.eye(len(matrix)), lower=True, check_finite=False)
         except np.linalg.LinAlgError:
-            extra *= 100
+            extra *= 10
+    return np.eye(len(matrix))
 
 
 def _divided(factor: NDArray, right: NDArray, trans: str) -> NDArray:

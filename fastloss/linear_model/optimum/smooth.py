@@ -24,7 +24,8 @@ ROUND_EXACT, ROUND_ROUGH = 8, 60
 # stay without curvature: this share is added as if all had it.  kddcup99 with the hinge did not converge without.
 DAMPING = 1e-3
 POLISHED = {np.dtype(np.float32): 1e-10, np.dtype(np.float64): 1e-22}
-POLISHING = 60  # steps at most; those of coupled scores halve the distance, others are Newton's
+LEAST_DAMPING = 1e-4  # of the largest curvature a row can have
+POLISHING, CONJUGATE_STEPS = 8, 200
 FEW = 4  # evaluations of a round that made no progress
 LEAST_WINDOW = 5  # iterations whose gains are added up
 # An estimate of the distance from the optimum is trusted to this factor.
@@ -40,11 +41,13 @@ class Smooth:
 
     def __init__(self, task: Task, kernel: Any, watch: Watch, *, offset: NDArray | None = None, factor: float = 1.0,
                  stretch: float = 1.0, tilt: NDArray | None = None, means: NDArray | None = None,
-                 constant: float = 0.0, reported: bool = True) -> None:  # fmt: skip
+                 constant: float = 0.0, reported: bool = True, steepest: float = 0.0) -> None:  # fmt: skip
         self.task, self.kernel, self.watch, self.offset = task, kernel, watch, offset
         self.factor, self.stretch, self.tilt, self.means, self.constant = factor, stretch, tilt, means, constant
         self.reported = reported  # whether its values are the objective's
-        self.damping = 0.0 if reported else DAMPING
+        # losses with a closed proximal step are made of parabolas and lines: their hessians jump
+        self.jumps = hasattr(task.loss, "proximal_slope") or not reported
+        self.steepest = steepest if steepest > 0 else task.loss.curvature()
         self.compiled = task.compiled(kernel, offset)
         self.last: tuple[Model, tuple[float, NDArray, NDArray]] | None = None
 
@@ -68,6 +71,12 @@ class Smooth:
             by_coef = by_coef + self.tilt[:, None] * self.means
             by_intercept = by_intercept + self.tilt
         return value, by_coef, by_intercept
+
+    def hessian_times(self, model: Model, direction: Model) -> tuple[NDArray, NDArray]:
+        """The hessian at a model times a direction; one pass."""
+        self.watch.pass_over()
+        _, by_coef, by_intercept = self.compiled.evaluate(linear.PRODUCT, model, direction)
+        return by_coef + self.task.ridge * direction[0], by_intercept
 
     def curvatures(self, model: Model) -> Callable[[slice, Any], NDArray]:
         """Second derivatives of the rows of a block, divided by the sum of the weights: what `moments` takes."""
@@ -107,7 +116,7 @@ def fresh_coordinates(smooth: Smooth, model: Model, last: Coordinates) -> Coordi
     smooth.watch.pass_over()
     full = last.factors is not None and refreshable(task)
     present = moments(task.X, smooth.curvatures(model), task.K, full=full)
-    return Coordinates(present, last.overall, task.ridge, task.fit_intercept, task.dtype, smooth.damping)
+    return damped(smooth, Coordinates(present, last.overall, task.ridge, task.fit_intercept, task.dtype))
 
 
 def wants_full(task: Task) -> bool:
@@ -143,8 +152,8 @@ class Descent:
         return values[-w - 1] - values[-1]
 
 
-def descend(smooth: Smooth, model: Model, coordinates: Coordinates, target: Target, *, certify: bool = True
-            ) -> tuple[Model, float, float, Coordinates]:  # fmt: skip
+def descend(smooth: Smooth, model: Model, coordinates: Coordinates, target: Target, *, certify: bool = True,
+            strict: bool = True) -> tuple[Model, float, float, Coordinates]:  # fmt: skip
     """Minimise a smooth objective, plus L1, within bounds, until the estimated distance from the minimum is `target`.
 
     Parameters
@@ -158,6 +167,8 @@ def descend(smooth: Smooth, model: Model, coordinates: Coordinates, target: Targ
     certify : bool
         Whether the distance must be Newton's decrement where coordinates are made from full second moments, rather
         than an estimate from the course of the minimisation.
+    strict : bool
+        Whether that decrement counts no curvature but the hessian's own.
 
     Returns
     -------
@@ -165,8 +176,7 @@ def descend(smooth: Smooth, model: Model, coordinates: Coordinates, target: Targ
         The last coordinates are those that are best now.
     """
     exact = coordinates.factors is not None and refreshable(smooth.task)
-    # the hessian of coupled scores is not that of each score alone, which coordinates are made from
-    caution = CAUTION if smooth.kernel.scores and exact else 2 * CAUTION
+    caution = CAUTION if exact else 2 * CAUTION
     course = Descent()
     value = np.inf
     while True:
@@ -175,13 +185,23 @@ def descend(smooth: Smooth, model: Model, coordinates: Coordinates, target: Targ
         wanted = caution * target(value)
         if value > last:  # rounding: from a model to ill-conditioned coordinates and back
             model, value, stuck = last_model, last, True
+        if stuck and gap > wanted and smooth.watch.damping < 1.0:
+            # a step into rows that have no curvature here but have it there: shorter ones from now on
+            smooth.watch.damping = max(100 * smooth.watch.damping, LEAST_DAMPING)
+            stuck = False
+        else:
+            smooth.watch.damping = 0.1 * smooth.watch.damping if smooth.watch.damping > LEAST_DAMPING else 0.0
         stuck = stuck and smooth.watch.passes - before <= FEW
-        stuck = stuck or last - value <= 8 * np.finfo(smooth.task.dtype).eps * abs(value)
+        unsteady = 0.0 < smooth.watch.damping < 1.0
+        stuck = stuck or (not unsteady and last - value <= 8 * np.finfo(smooth.task.dtype).eps * abs(value))
         if gap <= wanted and not (exact and certify):
             break
         coordinates = fresh_coordinates(smooth, model, coordinates)
         if exact:
-            value, gap = newton_decrement(smooth, model, coordinates)
+            value, decrement = newton_decrement(smooth, model, undamped(smooth, coordinates) if strict else coordinates)
+            # of coupled scores the decrement knows each score's own hessian only, of one that jumps the part it is in
+            partly = smooth.kernel.scores or (smooth.jumps and smooth.reported)
+            gap = max(decrement, gap) if partly and np.isfinite(gap) else decrement
         if gap <= wanted or stuck:
             break
     return model, value, gap, coordinates
@@ -189,6 +209,7 @@ def descend(smooth: Smooth, model: Model, coordinates: Coordinates, target: Targ
 
 def polish(smooth: Smooth, model: Model, coordinates: Coordinates) -> tuple[Model, float, float]:
     """Newton's steps from close to the minimum, until rounding makes slopes no smaller: model, value, gap."""
+    coordinates = undamped(smooth, coordinates)
     value, gap = newton_decrement(smooth, model, coordinates)
     least = POLISHED[smooth.task.dtype] * abs(value)  # rounding decides below that
     for _ in range(POLISHING):
@@ -196,7 +217,7 @@ def polish(smooth: Smooth, model: Model, coordinates: Coordinates) -> tuple[Mode
             break
         slope = coordinates.gradient(*smooth(model)[1:])
         try:
-            moved = coordinates.model(coordinates.place(*model) - slope)
+            moved = coordinates.model(coordinates.place(*model) - newton_step(smooth, model, coordinates, slope))
             moved_value, moved_gap = newton_decrement(smooth, moved, coordinates)
         except PassesUsedUp:
             break
@@ -209,6 +230,37 @@ def polish(smooth: Smooth, model: Model, coordinates: Coordinates) -> tuple[Mode
 
 def _first(value: Any, *_: Any) -> Any:
     return value
+
+
+def newton_step(smooth: Smooth, model: Model, coordinates: Coordinates, slope: NDArray) -> NDArray:
+    """The inverse hessian times the slope, in coordinates: where scores are coupled by conjugate gradients."""
+    if not smooth.kernel.scores:
+        return slope
+    from scipy.sparse.linalg import LinearOperator, cg
+
+    def product(v: NDArray) -> NDArray:
+        return coordinates.gradient(*smooth.hessian_times(model, coordinates.direction(v)))
+
+    operator = LinearOperator((len(slope), len(slope)), matvec=product, dtype=np.float64)
+    return cg(operator, slope, rtol=1e-8, maxiter=CONJUGATE_STEPS)[0]
+
+
+def damped(smooth: Smooth, coordinates: Coordinates) -> Coordinates:
+    """Coordinates for steps: where the hessian jumps, as if all rows had some curvature."""
+    mean = float(coordinates.present.total.max())
+    most = smooth.steepest if np.isfinite(smooth.steepest) else mean
+    damping = DAMPING * mean * smooth.jumps + smooth.watch.damping * most
+    return coordinates if damping == 0.0 else _with_damping(smooth, coordinates, damping)
+
+
+def undamped(smooth: Smooth, coordinates: Coordinates) -> Coordinates:
+    """Coordinates that say what is known: with damping, directions without curvature look as if they had some."""
+    return _with_damping(smooth, coordinates, 0.0)
+
+
+def _with_damping(smooth: Smooth, coordinates: Coordinates, damping: float) -> Coordinates:
+    task = smooth.task
+    return Coordinates(coordinates.present, coordinates.overall, task.ridge, task.fit_intercept, task.dtype, damping)
 
 
 def newton_decrement(smooth: Smooth, model: Model, coordinates: Coordinates) -> tuple[float, float]:
@@ -251,7 +303,7 @@ def one_round(smooth: Smooth, model: Model, coordinates: Coordinates, target: Ta
             raise StopIteration
 
     iterations = ROUND_EXACT if exact else ROUND_ROUGH
-    options = {"maxiter": iterations, "maxfun": 10 * iterations + 20, "ftol": 0, "gtol": 0, "maxcor": 10}
+    options = {"maxiter": iterations, "maxfun": 10 * iterations + 20, "ftol": 0, "gtol": 0, "maxcor": 10, "maxls": 12}
     limits = problem.limits if problem.limits is None else problem.limits / unit
     result = minimize(
         function, start / unit, jac=True, method="L-BFGS-B", bounds=limits, callback=after_step, options=options

@@ -19,6 +19,10 @@ Model = tuple[NDArray, NDArray]  # coef (K, d), intercept (K,), float64
 Report = Callable[[int, float, Callable[[], Model]], bool]
 
 
+# An objective below this part of the best constant's.
+NEARLY_SEPARABLE, DOUBT = 0.05, 0.05
+
+
 class PassesUsedUp(Exception):  # noqa: N818 - ends a fit, is not an error
     """The passes over X that were allowed are used up."""
 
@@ -111,6 +115,7 @@ class Watch:
         self.latest: Callable[[], Model] = lambda: model
         self.objective = np.inf
         self.stopped = False
+        self.damping = 0.0  # of the coordinates, grows where steps fail
         self.moments: Moments | None = None
 
     def pass_over(self) -> None:
@@ -138,7 +143,9 @@ class Scale:
 
     def __call__(self, objective: float) -> float:
         """What a gap at this objective is relative to."""
-        return max(self.constant - objective if self.signed else objective, self.least)
+        distance = max(self.constant - objective if self.signed else objective, self.least)
+        # Nearly separable data: estimates from the few rows that have a slope were found wrong by up to this factor.
+        return distance * DOUBT if not self.signed and objective < NEARLY_SEPARABLE * self.constant else distance
 
 
 def at_constant(task: Task, model: Model, rows: slice) -> tuple[NDArray, NDArray, NDArray | None]:
