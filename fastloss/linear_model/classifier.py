@@ -283,7 +283,8 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
         intercept_init : array-like of the shape of `intercept_`, default=None
             Start values of the intercepts; None: likewise.
         sample_weight : array-like of shape (n_samples,), default=None
-            Factors >= 0 on the samples' steps; not in the objective that `tol` looks at.
+            Weights >= 0 of the samples.  With an explicit `learning_rate` they are factors on the samples' steps, and
+            not in the objective that `tol` looks at, as in scikit-learn.
         classes : array-like of shape (n_classes,), default=None
             Labels of the columns of y, when y holds probabilities; None: 0, 1, ...
         X_val, y_val : array-like, default=None

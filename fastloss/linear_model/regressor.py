@@ -267,7 +267,8 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
         intercept_init : array-like of the shape of `intercept_`, default=None
             Start values of the intercepts; None: likewise.
         sample_weight : array-like of shape (n_samples,), default=None
-            Factors >= 0 on the samples' steps; not in the objective that `tol` looks at.
+            Weights >= 0 of the samples.  With an explicit `learning_rate` they are factors on the samples' steps, and
+            not in the objective that `tol` looks at, as in scikit-learn.
         offset : array-like of shape (n_samples,), default=None
             Added to the raw predictions, for instance the logarithm of an exposure with "poisson".
 

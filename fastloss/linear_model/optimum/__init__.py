@@ -34,7 +34,7 @@ __all__ = ["Certificate", "Model", "Optimum", "Task", "minimise"]
 
 # Numbers of X (times scores) up to which a smooth problem is solved to rounding, so that equivalent data (a row twice,
 # or once with weight 2) give equal models: that takes milliseconds.
-SMALL, MORE_PASSES, CLOSELY = 1_000_000, 200, 1e-10
+SMALL, MORE_PASSES, CLOSELY = 1_000_000, 200, 1e-7
 
 
 @dataclass

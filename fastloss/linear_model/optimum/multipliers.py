@@ -118,6 +118,7 @@ def descend_by_multipliers(task: Task, model: Model, spread: Moments, tol: float
         # no closer than the multipliers are right: the first problems are far from the last
         known = last_gap if np.isfinite(last_gap) else (0.0 if confirmed else scale.constant)
         target = max(share * tol * scale(best if np.isfinite(best) else scale.constant), ROUGHLY * known)
+        gap = np.inf
         separable = best < NEARLY_SEPARABLE * scale.constant
         watch.reserve = 1
         try:
