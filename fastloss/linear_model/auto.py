@@ -71,13 +71,14 @@ def train(
         Called with (passes, loss, objective, function that returns the model) as a fit goes on; True ends it.
     """
     outcome = Outcome(0, settings.tol is not None, 0.0)
-    done = 0.0
+    done = penalties_done = 0.0
     for scores, task in tasks(problem, settings, bounds):
         fixed = state.intercept[scores].copy()
         if not settings.fit_intercept and fixed.any():
             task.offset = _with_intercepts(task, fixed)
         start = (state.coef[scores].astype(np.float64), fixed * settings.fit_intercept) if warm else None
-        others = done + _untrained(problem, task, scores) if monitor is not None else 0.0
+        later = _untrained(problem, task, scores) if monitor is not None else 0.0
+        others = (done - penalties_done + later, done + later)
         watched = None if monitor is None else partial(_whole, monitor, state, scores, outcome.n_iter, others)
         found = solve(task, settings, start, max(settings.max_iter - outcome.n_iter, 1), watched)
         coef, intercept = found.model
@@ -86,6 +87,7 @@ def train(
         state.coef[scores] = coef if bounds is None else np.clip(coef, *bounds)
         state.intercept[scores] = intercept if settings.fit_intercept else fixed
         done += found.certificate.objective
+        penalties_done += task.penalty(coef)
         outcome.n_iter += found.passes
         outcome.gap = max(outcome.gap, found.certificate.gap / found.certificate.scale)
         outcome.converged &= settings.tol is not None and found.certificate.within(settings.tol)
@@ -114,7 +116,7 @@ def _whole(
     state: State,
     scores: slice,
     passes_before: int,
-    done: float,
+    others: tuple[float, float],
     passes: int,
     loss: float,
     objective: float,
@@ -128,7 +130,7 @@ def _whole(
         return coef, intercept
 
     whole = model if scores.stop - scores.start == len(state.coef) else all_scores
-    return monitor(passes_before + passes, done + loss, done + objective, whole)
+    return monitor(passes_before + passes, others[0] + loss, others[1] + objective, whole)
 
 
 def solve(task: Task, settings: Settings, start: Model | None, max_passes: int, monitor: Monitor | None) -> Optimum:

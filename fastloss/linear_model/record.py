@@ -179,7 +179,9 @@ class Record:
         }
         if self.validation_curve is not None:
             latest["validation"] = self.validation_curve[-1]
-        return {name: number for name, number in latest.items() if not math.isnan(number)}
+        if math.isnan(self.step_size_curve[-1]):  # no steps of a size: what there is
+            return {name: number for name, number in latest.items() if not math.isnan(number)}
+        return latest
 
     def finish(self, *, interrupted: bool = False) -> None:
         """End what is displayed, and a pass that callbacks saw begin but that was not made.

@@ -20,7 +20,7 @@ Report = Callable[[int, float, Callable[[], Model]], bool]
 
 
 # An objective below this part of the best constant's.
-NEARLY_SEPARABLE, DOUBT = 0.05, 0.05
+NEARLY_SEPARABLE, NEARLY_EXACT, DOUBT = 0.05, 0.01, 0.05
 
 
 class PassesUsedUp(Exception):  # noqa: N818 - ends a fit, is not an error
@@ -137,15 +137,20 @@ class Scale:
 
     def __init__(self, task: Task, constant: Model) -> None:
         self.signed = task.loss.link == "log"
+        self.doubtful = NEARLY_EXACT if task.loss.kind == "regression" else NEARLY_SEPARABLE
         self.constant = mean_at_constant(task, constant)
         # an objective of 0, or close to it, is known to rounding of the terms it is made of
         self.least = 1e3 * np.finfo(task.dtype).eps * abs(self.constant) + np.finfo(float).tiny
+
+    def separable(self, objective: float) -> bool:
+        """Whether an objective is one of nearly separable classes, or of targets that are met nearly exactly."""
+        return not self.signed and objective < self.doubtful * self.constant
 
     def __call__(self, objective: float) -> float:
         """What a gap at this objective is relative to."""
         distance = max(self.constant - objective if self.signed else objective, self.least)
         # Nearly separable data: estimates from the few rows that have a slope were found wrong by up to this factor.
-        return distance * DOUBT if not self.signed and objective < NEARLY_SEPARABLE * self.constant else distance
+        return distance * DOUBT if self.separable(objective) else distance
 
 
 def at_constant(task: Task, model: Model, rows: slice) -> tuple[NDArray, NDArray, NDArray | None]:
