@@ -293,7 +293,7 @@ class LinearObjective:
         return max(1, int(top) + 1)
 
     def _compile(self) -> linear.Linear:
-        X = _parts(self._X) if sp.issparse(self._X) else self._X
+        X = csr_parts(self._X) if sp.issparse(self._X) else self._X
         return linear.Linear(self.loss._kernel, X, *self._beside_X)
 
     def _checked_offset(self, offset: ArrayLike | None, n: int) -> NDArray | None:
@@ -342,7 +342,7 @@ def _check_structure(csr: Any) -> None:
         raise ValueError(f"X.indices[{wrong}] = {columns[wrong]}: expected columns in 0 ... {d - 1}")
 
 
-def _parts(csr: Any) -> tuple[NDArray, NDArray, NDArray, int, int]:
+def csr_parts(csr: Any) -> tuple[NDArray, NDArray, NDArray, int, int]:
     """Contiguous arrays of a CSR matrix, in native byte order, with one type of indices."""
     wide = csr.indices.dtype.itemsize == 8 or csr.indptr.dtype.itemsize == 8
     index = np.int64 if wide else np.int32

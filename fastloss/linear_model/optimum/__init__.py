@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import threadpoolctl
 
-from fastloss.linear_model.optimum.columns import Moments, moments
+from fastloss.linear_model.optimum.columns import Moments, weighted_moments
 from fastloss.linear_model.optimum.coordinates import Coordinates
 from fastloss.linear_model.optimum.multipliers import descend_by_multipliers
 from fastloss.linear_model.optimum.smooth import CAUTION, Smooth, descend, first_coordinates, polish, wants_full
@@ -110,10 +110,7 @@ def _to_rounding(smooth: Smooth, model: Model, coordinates: Coordinates, scale: 
 
 def _minimise(task: Task, model: Model, tol: float, scale: Scale, watch: Watch) -> tuple[Model, Certificate]:
     watch.pass_over()
-    full = wants_full(task)
-    weight = task.weight
-    rows = None if weight is None else lambda place, block: weight[place][:, None]
-    spread = watch.moments = moments(task.X, rows, 1, full=full)
+    spread = watch.moments = weighted_moments(task.X, task.weight, full=wants_full(task))
     if task.loss.piecewise_linear:
         return descend_by_multipliers(task, model, spread, tol, scale, watch)
     smooth = Smooth(task, task.loss._kernel, watch, offset=task.offset)

@@ -108,6 +108,11 @@ def moments(X: Any, weights: Callable[[slice, Any], NDArray] | None, K: int, *, 
     return Moments(total, first + (0 if shift is None else shift), second)
 
 
+def weighted_moments(X: Any, weight: NDArray | None, *, full: bool) -> Moments:
+    """`moments` under the sample weights, (n,) or None, with K = 1."""
+    return moments(X, None if weight is None else lambda place, _: weight[place][:, None], 1, full=full)
+
+
 def _scaled(moved: NDArray, weight: NDArray) -> tuple[NDArray, NDArray]:
     """Rows times the roots of their weights, and these.
 

@@ -45,7 +45,7 @@ class Coordinates:
         dtype: np.dtype,
         damping: float = 0.0,
     ) -> None:
-        self.present, self.overall, self.fit_intercept = present, overall, fit_intercept
+        self.present, self.overall, self.fit_intercept, self.damping = present, overall, fit_intercept, damping
         self.K, self.d = present.mean.shape
         curvature = present.total[:, None]
         spread, everywhere = _second(present, fit_intercept), _diagonal(_second(overall, fit_intercept))
@@ -84,7 +84,7 @@ class Coordinates:
         return self.K * (self.d + self.fit_intercept)
 
     def model(self, v: NDArray) -> tuple[NDArray, NDArray]:
-        """The model with coordinates v."""
+        """The model with coordinates v; the map is linear, so the change of a model along v as well."""
         table = v.reshape(self.K, self.d + self.fit_intercept)
         coef = table[:, : self.d]
         if self.factors is not None:
@@ -93,10 +93,6 @@ class Coordinates:
         if not self.fit_intercept:
             return coef, np.zeros(self.K)
         return coef, table[:, self.d] * self.intercept_scale - np.einsum("kj,kj->k", coef, self.centre)
-
-    def direction(self, v: NDArray) -> tuple[NDArray, NDArray]:
-        """The change of a model along v: the map is linear."""
-        return self.model(v)
 
     def gradient(self, coef: NDArray, intercept: NDArray) -> NDArray:
         """The gradient by v from the gradients by coef and intercept."""

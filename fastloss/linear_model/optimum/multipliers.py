@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,10 @@ from fastloss.linear_model.optimum.task import (
     Scale,
     Task,
     Watch,
+    always,
     at_constant,
+    rows_of,
+    shifted,
     some_rows,
 )
 from fastloss.losses import get_loss
@@ -68,7 +70,7 @@ class Relaxed:
             kernel, factor, stretch = self.loss._envelope(step), self.factor, 1.0
         return Smooth(task, kernel, watch, offset=offset.astype(task.dtype, copy=False), factor=factor,
                       stretch=stretch, tilt=self.tilt, means=self.means, constant=self._constant(step) + self.level,
-                      reported=False, steepest=factor * stretch**2 if stretch != 1.0 else factor / step)  # fmt: skip
+                      reported=False, steepest=self.factor / step)  # fmt: skip
 
     def _weights(self) -> dict[str, Any]:
         return {name: getattr(self.task.loss, name) for name in ("class_weight", "ignore_index")}
@@ -98,12 +100,9 @@ class Relaxed:
 
     def _loss_of(self, place: slice, raw: NDArray) -> float:
         task = self.task
-        if task.offset is not None:
-            raw = raw + task.offset[place].reshape(len(raw), -1)
-        raw = np.ascontiguousarray(raw, task.dtype)
-        flat = raw[:, 0] if task.y.ndim == 1 and not self.loss._kernel.scores else raw
-        weight = task.rows_of(task.weight, place)
-        return self.factor * self.loss.loss(task.y[place], flat, weight, reduction="sum", n_threads=1)
+        raw = task.for_loss(np.ascontiguousarray(shifted(raw, task.offset, place), task.dtype))
+        weight = rows_of(task.weight, place)
+        return self.factor * self.loss.loss(task.y[place], raw, weight, reduction="sum", n_threads=1)
 
 
 def descend_by_multipliers(task: Task, model: Model, spread: Moments, tol: float, scale: Scale, watch: Watch
@@ -111,25 +110,25 @@ def descend_by_multipliers(task: Task, model: Model, spread: Moments, tol: float
     """Minimise the mean of a loss with kinks; `spread` are the moments of X under the sample weights."""
     relaxed = Relaxed(task, spread.mean[0])
     step, shortenings = first_step(task, model), 0
-    coordinates = first_coordinates(relaxed.smooth(step, watch), model, spread)
+    coordinates = None
     best, best_model, bound, last_gap = np.inf, model, -np.inf, np.inf
-    share, stalls, agreed, exhausted, confirmed = INNER_SHARE, 0, 0, False, False
+    share, stalls, agreed, exhausted, confirmed, certified = INNER_SHARE, 0, 0, False, False, False
     while not exhausted and stalls < PATIENCE:
         smooth = relaxed.smooth(step, watch)
+        coordinates = coordinates or first_coordinates(smooth, model, spread)
         # no closer than the multipliers are right: the first problems are far from the last
         known = last_gap if np.isfinite(last_gap) else (0.0 if confirmed else scale.constant)
         target = max(share * tol * scale(best if np.isfinite(best) else scale.constant), ROUGHLY * known)
         gap = np.inf
-        separable = scale.separable(best)
         watch.reserve = 1
         try:
             model, value, gap, coordinates = descend(
                 smooth,
                 model,
                 coordinates,
-                partial(_first, target),
+                always(target),
                 certify=confirmed,
-                strict=separable or tol < STRICT_FROM or task.dtype == np.float64,
+                strict=scale.separable(best) or tol < STRICT_FROM or task.dtype == np.float64,
             )
             bound = max(bound, value - gap)
         except PassesUsedUp:
@@ -145,8 +144,7 @@ def descend_by_multipliers(task: Task, model: Model, spread: Moments, tol: float
         gain = best - objective
         if objective < best:
             best, best_model = objective, model
-        kept = best_model
-        watch.note(best, partial(_first, kept))
+        watch.note(best, always(best_model))
         stalls = stalls + 1 if tol > 0 and best - bound > 0.95 * last_gap else 0
         last_gap = best - bound
         if tol == 0 or last_gap > tol * scale(best):
@@ -155,13 +153,13 @@ def descend_by_multipliers(task: Task, model: Model, spread: Moments, tol: float
         # the bound: on kddcup99 the first claim of 3e-4 was in truth 6e-3.
         close = gap <= target and gain <= share * tol * scale(best)
         agreed = agreed + 1 if confirmed and close else 0
-        if agreed >= (CONFIRMATIONS if separable else 1):
+        certified = agreed >= (CONFIRMATIONS if scale.separable(best) else 1)
+        if certified:
             break
         if not confirmed:
             share, bound, last_gap, confirmed = CAUTION * INNER_SHARE, -np.inf, np.inf, True
     # a bound that was not confirmed is none
-    known = tol > 0 and agreed >= (CONFIRMATIONS if scale.separable(best) else 1)
-    return best_model, Certificate(best, best - bound if known else np.inf, scale(best))
+    return best_model, Certificate(best, best - bound if certified else np.inf, scale(best))
 
 
 def _mean(task: Task, array: NDArray | None) -> NDArray:
@@ -170,10 +168,6 @@ def _mean(task: Task, array: NDArray | None) -> NDArray:
         return np.zeros(task.K)
     weight = np.ones(len(array)) if task.weight is None else task.weight
     return (weight @ array) / task.total_weight
-
-
-def _first(value: Any, *_: Any) -> Any:
-    return value
 
 
 def first_step(task: Task, model: Model) -> float:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.sparse.linalg import LinearOperator, cg
 
 from fastloss._kernels import dispatch, linear
 from fastloss.linear_model.optimum.columns import Moments, moments, raw_predictions
 from fastloss.linear_model.optimum.coordinates import Coordinates
-from fastloss.linear_model.optimum.task import Model, PassesUsedUp, Task, Watch, some_rows
+from fastloss.linear_model.optimum.task import Model, PassesUsedUp, Task, Watch, always, rows_of, shifted, some_rows
 
 Target = Callable[[float], float]
 
@@ -24,7 +25,6 @@ ROUND_EXACT, ROUND_ROUGH = 8, 60
 # stay without curvature: this share is added as if all had it.  kddcup99 with the hinge did not converge without.
 DAMPING = 1e-3
 POLISHED = {np.dtype(np.float32): 1e-10, np.dtype(np.float64): 1e-22}
-LEAST_DAMPING = 1e-4  # of the largest curvature a row can have
 POLISHING, CONJUGATE_STEPS = 8, 200
 FEW = 4  # evaluations of a round that made no progress
 LEAST_WINDOW = 5  # iterations whose gains are added up
@@ -83,7 +83,7 @@ class Smooth:
 
         def of_rows(place: slice, block: Any) -> NDArray:
             hess = self.second_derivatives(place, raw_predictions(block, *model))
-            weight = self.task.rows_of(self.task.weight, place)
+            weight = rows_of(self.task.weight, place)
             return (hess if weight is None else hess * weight[:, None]) / self.task.total_weight
 
         return of_rows
@@ -100,22 +100,15 @@ class Smooth:
         return self.factor * self.stretch * np.asarray(grad, np.float64).reshape(raw.shape)
 
     def _per_sample(self, want: int, place: slice, raw: NDArray) -> Any:
-        offset = self.task.rows_of(self.offset, place)
-        if offset is not None:
-            raw = raw + offset.reshape(len(raw), -1)
-        y = self.task.y[place]
-        raw = np.ascontiguousarray(raw, self.task.dtype)
-        if y.ndim == 1 and not self.kernel.scores:
-            raw = raw[:, 0]
-        return dispatch.evaluate(self.kernel, want, y, raw, None, "none", None, None, None, 1, "exact")
+        raw = self.task.for_loss(np.ascontiguousarray(shifted(raw, self.offset, place), self.task.dtype))
+        return dispatch.evaluate(self.kernel, want, self.task.y[place], raw, None, "none", None, None, None, 1, "exact")
 
 
 def fresh_coordinates(smooth: Smooth, model: Model, last: Coordinates) -> Coordinates:
     """Coordinates from the hessian at a model; one pass over X."""
     task = smooth.task
     smooth.watch.pass_over()
-    full = last.factors is not None and refreshable(task)
-    present = moments(task.X, smooth.curvatures(model), task.K, full=full)
+    present = moments(task.X, smooth.curvatures(model), task.K, full=is_exact(task, last))
     return damped(smooth, Coordinates(present, last.overall, task.ridge, task.fit_intercept, task.dtype))
 
 
@@ -124,6 +117,11 @@ def wants_full(task: Task) -> bool:
     plain = task.lasso == 0 and task.bounds is None
     n, d = task.X.shape
     return plain and d <= min(FULL_COLUMNS, max(n, 50)) and task.K <= FULL_CLASSES
+
+
+def is_exact(task: Task, coordinates: Coordinates) -> bool:
+    """Whether coordinates are made from the hessian of every score, and can be made afresh."""
+    return coordinates.factors is not None and refreshable(task)
 
 
 def refreshable(task: Task) -> bool:
@@ -175,7 +173,7 @@ def descend(smooth: Smooth, model: Model, coordinates: Coordinates, target: Targ
     model, value, gap, coordinates
         The last coordinates are those that are best now.
     """
-    exact = coordinates.factors is not None and refreshable(smooth.task)
+    exact = is_exact(smooth.task, coordinates)
     caution = CAUTION if exact else 2 * CAUTION
     course = Descent()
     value = np.inf
@@ -185,13 +183,7 @@ def descend(smooth: Smooth, model: Model, coordinates: Coordinates, target: Targ
         wanted = caution * target(value)
         if value > last:  # rounding: from a model to ill-conditioned coordinates and back
             model, value, stuck = last_model, last, True
-        if stuck and gap > wanted and smooth.watch.damping < 1.0:
-            # a step into rows that have no curvature here but have it there: shorter ones from now on
-            smooth.watch.damping = max(100 * smooth.watch.damping, LEAST_DAMPING)
-            stuck = False
-        else:
-            smooth.watch.damping = 0.1 * smooth.watch.damping if smooth.watch.damping > LEAST_DAMPING else 0.0
-        stuck = stuck and smooth.watch.passes - before <= FEW
+        stuck = smooth.watch.adapt(stuck and gap > wanted, stuck) and smooth.watch.passes - before <= FEW
         unsteady = 0.0 < smooth.watch.damping < 1.0
         stuck = stuck or (not unsteady and last - value <= 8 * np.finfo(smooth.task.dtype).eps * abs(value))
         if gap <= wanted and not (exact and certify):
@@ -224,22 +216,17 @@ def polish(smooth: Smooth, model: Model, coordinates: Coordinates) -> tuple[Mode
         if not moved_gap < 0.9 * gap:
             break
         model, value, gap = moved, moved_value, moved_gap
-        smooth.watch.note(value, partial(_first, model))
+        smooth.watch.note(value, always(model))
     return model, value, gap
-
-
-def _first(value: Any, *_: Any) -> Any:
-    return value
 
 
 def newton_step(smooth: Smooth, model: Model, coordinates: Coordinates, slope: NDArray) -> NDArray:
     """The inverse hessian times the slope, in coordinates: where scores are coupled by conjugate gradients."""
     if not smooth.kernel.scores:
         return slope
-    from scipy.sparse.linalg import LinearOperator, cg
 
     def product(v: NDArray) -> NDArray:
-        return coordinates.gradient(*smooth.hessian_times(model, coordinates.direction(v)))
+        return coordinates.gradient(*smooth.hessian_times(model, coordinates.model(v)))
 
     operator = LinearOperator((len(slope), len(slope)), matvec=product, dtype=np.float64)
     return cg(operator, slope, rtol=1e-8, maxiter=CONJUGATE_STEPS)[0]
@@ -250,7 +237,7 @@ def damped(smooth: Smooth, coordinates: Coordinates) -> Coordinates:
     mean = float(coordinates.present.total.max())
     most = smooth.steepest if np.isfinite(smooth.steepest) else mean
     damping = DAMPING * mean * smooth.jumps + smooth.watch.damping * most
-    return coordinates if damping == 0.0 else _with_damping(smooth, coordinates, damping)
+    return _with_damping(smooth, coordinates, damping)
 
 
 def undamped(smooth: Smooth, coordinates: Coordinates) -> Coordinates:
@@ -259,6 +246,8 @@ def undamped(smooth: Smooth, coordinates: Coordinates) -> Coordinates:
 
 
 def _with_damping(smooth: Smooth, coordinates: Coordinates, damping: float) -> Coordinates:
+    if coordinates.damping == damping:
+        return coordinates
     task = smooth.task
     return Coordinates(coordinates.present, coordinates.overall, task.ridge, task.fit_intercept, task.dtype, damping)
 
@@ -273,9 +262,7 @@ def newton_decrement(smooth: Smooth, model: Model, coordinates: Coordinates) -> 
 def one_round(smooth: Smooth, model: Model, coordinates: Coordinates, target: Target, course: Descent
               ) -> tuple[Model, float, float, bool]:  # fmt: skip
     """Some iterations of L-BFGS-B from a model: the new model, its value, the distance left, whether it got stuck."""
-    from scipy.optimize import minimize  # a third of a second to import
-
-    exact = coordinates.factors is not None and refreshable(smooth.task)
+    exact = is_exact(smooth.task, coordinates)
     problem = InCoordinates(smooth, coordinates)
     course.begin = len(course.values)
     start = problem.place(model)
@@ -284,7 +271,7 @@ def one_round(smooth: Smooth, model: Model, coordinates: Coordinates, target: Ta
     unit = float(np.linalg.norm(slope))
     if unit**2 == 0.0:
         course.values.append(value)
-        smooth.watch.note(value, partial(_first, model), report=smooth.reported)
+        smooth.watch.note(value, always(model), report=smooth.reported)
         return model, value, 0.0, True
     known = [(value, slope)]
 

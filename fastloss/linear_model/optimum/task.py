@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fastloss._kernels import linear
 from fastloss.linear_model.optimum.columns import Moments, working_dtype
 from fastloss.losses import Loss, get_loss
-from fastloss.objective import _parts
+from fastloss.objective import csr_parts
 
 Model = tuple[NDArray, NDArray]  # coef (K, d), intercept (K,), float64
 Report = Callable[[int, float, Callable[[], Model]], bool]
@@ -21,6 +21,9 @@ Report = Callable[[int, float, Callable[[], Model]], bool]
 
 # An objective below this part of the best constant's.
 NEARLY_SEPARABLE, NEARLY_EXACT, DOUBT = 0.05, 0.01, 0.05
+
+
+LEAST_DAMPING = 1e-4  # of the largest curvature a row can have
 
 
 class PassesUsedUp(Exception):  # noqa: N818 - ends a fit, is not an error
@@ -65,7 +68,7 @@ class Task:
 
     def __post_init__(self) -> None:
         self.dtype = working_dtype(self.X)
-        self.parts = _parts(self.X) if sp.issparse(self.X) else self.X
+        self.parts = csr_parts(self.X) if sp.issparse(self.X) else self.X
         self.total_weight = float(self.X.shape[0] if self.weight is None else self.weight.sum())
 
     def compiled(self, kernel: Any, offset: NDArray | None) -> linear.Linear:
@@ -73,9 +76,9 @@ class Task:
         single = self.dtype == np.float32
         return linear.Linear(kernel, self.parts, self.y, self.weight, offset, self.K, single, self.n_threads)
 
-    def rows_of(self, array: NDArray | None, place: slice) -> NDArray | None:
-        """A block's rows of an array over the samples."""
-        return None if array is None else array[place]
+    def for_loss(self, raw: NDArray) -> NDArray:
+        """Raw predictions (rows, K) in the shape the loss takes: (rows,) where y is (n,) and there is one score."""
+        return raw[:, 0] if self.y.ndim == 1 and self.loss.kind != "multiclass" else raw
 
     def penalty(self, coef: NDArray) -> float:
         """ridge/2·‖coef‖² + lasso·‖coef‖₁."""
@@ -106,13 +109,13 @@ class Certificate:
 
 
 class Watch:
-    """Counts passes over X, keeps the latest model, and ends a fit that has used up its passes."""
+    """The course of a fit: passes over X, the latest model, the damping of steps; ends it when passes are used up."""
 
     def __init__(self, max_passes: int, model: Model, report: Report | None) -> None:
         self.max_passes, self.report = max_passes, report
         self.passes = 0
         self.reserve = 0  # passes kept back for what follows the present minimisation
-        self.latest: Callable[[], Model] = lambda: model
+        self.latest: Callable[[], Model] = always(model)
         self.objective = np.inf
         self.stopped = False
         self.damping = 0.0  # of the coordinates, grows where steps fail
@@ -123,6 +126,15 @@ class Watch:
         if self.passes + self.reserve >= self.max_passes:
             raise PassesUsedUp
         self.passes += 1
+
+    def adapt(self, failed: bool, stuck: bool) -> bool:
+        """Damp coordinates more where steps fail, less where they do not; whether a fit is stuck all the same."""
+        if failed and self.damping < 1.0:
+            # a step into rows that have no curvature here but have it there: shorter ones from now on
+            self.damping = max(100 * self.damping, LEAST_DAMPING)
+            return False
+        self.damping = 0.1 * self.damping if self.damping > LEAST_DAMPING else 0.0
+        return stuck
 
     def note(self, objective: float, model: Callable[[], Model], *, report: bool = True) -> None:
         """Keep a model, and report its objective."""
@@ -153,13 +165,26 @@ class Scale:
         return distance * DOUBT if self.separable(objective) else distance
 
 
+def always(value: Any) -> Callable[..., Any]:
+    """A function that returns a value, whatever it is asked."""
+    return lambda *_: value
+
+
+def rows_of(array: NDArray | None, place: slice) -> NDArray | None:
+    """A block's rows of an array over the samples."""
+    return None if array is None else array[place]
+
+
+def shifted(raw: NDArray, offset: NDArray | None, place: slice) -> NDArray:
+    """Raw predictions of a block with their offsets, (n,) or (n, K)."""
+    return raw if offset is None else raw + offset[place].reshape(len(raw), -1)
+
+
 def at_constant(task: Task, model: Model, rows: slice) -> tuple[NDArray, NDArray, NDArray | None]:
     """y, raw predictions of a model without coefficients, and weights, of some rows."""
-    y, weight, offset = task.y[rows], task.rows_of(task.weight, rows), task.rows_of(task.offset, rows)
-    raw = np.broadcast_to(model[1], (len(y), task.K))
-    if offset is not None:
-        raw = raw + offset.reshape(len(y), -1)
-    return y, raw[:, 0] if y.ndim == 1 and task.loss.kind != "multiclass" else raw, weight
+    y = task.y[rows]
+    raw = shifted(np.broadcast_to(model[1], (len(y), task.K)), task.offset, rows)
+    return y, task.for_loss(raw), rows_of(task.weight, rows)
 
 
 def mean_at_constant(task: Task, model: Model) -> float:
