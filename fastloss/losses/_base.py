@@ -229,11 +229,7 @@ class Loss:
         self.__dict__["_kernel"] = self._make_kernel(values)
 
     def _make_kernel(self, values: dict[str, Any]) -> dispatch.Kernel:
-        formula = {n: spec for n, spec in self.parameters.items() if isinstance(spec, ParameterSpec)}
-        single, double = ([spec.encode(values[n], dtype) for n, spec in formula.items()] for dtype in FLOATS)
-        kernel = dispatch.Kernel(
-            self.name, self.target, self.kind == "binary", single, double, {n: values[n] for n in formula}
-        )
+        kernel = self._compiled(self.name, values)
         if self.kind == "multiclass":
             signed = values.get("allow_negative_weight", False)
             if not signed and min(values["class_weight"] or (0,)) < 0:
@@ -249,17 +245,16 @@ class Loss:
 
         Its gradient is the loss's slope at the proximal point: the implicit gradient step of length `step`.
         """
+        return self._compiled(f"{self.name}_moreau", self.params, step=step)
+
+    def _compiled(self, name: str, values: Mapping[str, Any], **more: float) -> dispatch.Kernel:
+        """The kernels of a name, with the loss's parameters and then more of them."""
         formula = {n: spec for n, spec in self.parameters.items() if isinstance(spec, ParameterSpec)}
-        values = {n: self.params[n] for n in formula}
-        single, double = ([spec.encode(values[n], dtype) for n, spec in formula.items()] for dtype in FLOATS)
-        return dispatch.Kernel(
-            f"{self.name}_moreau",
-            self.target,
-            self.kind == "binary",
-            [*single, step],
-            [*double, step],
-            {**values, "step": step},
+        single, double = (
+            [*(spec.encode(values[n], dtype) for n, spec in formula.items()), *more.values()] for dtype in FLOATS
         )
+        given = {**{n: values[n] for n in formula}, **more}
+        return dispatch.Kernel(name, self.target, self.kind == "binary", single, double, given)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"{type(self).__name__} is immutable; make a new one: {type(self).__name__}({name}=...)")
