@@ -143,14 +143,19 @@ class BaseSGD(CallbackSupport, BaseEstimator):
             raise ValueError("alpha must be > 0 with learning_rate='optimal', which divides by it")
         if self.learning_rate in PASSIVE:
             self._check_passive()
-        if (self.positive or self.bounds is not None) and self.learning_rate != "auto":
-            name = "positive" if self.positive else "bounds"
-            raise ValueError(f"{name} needs learning_rate='auto', got learning_rate={self.learning_rate!r}")
-        loss = self.loss.name if isinstance(self.loss, Loss) else self.loss
-        if (self.positive or self.bounds is not None) and loss == "perceptron":
-            name = "positive" if self.positive else "bounds"
-            raise ValueError(f"{name}: loss='perceptron' is trained by an algorithm that knows no constraints")
+        if self.positive or self.bounds is not None:
+            self._check_constrained("positive" if self.positive else "bounds")
         check_random_state(self.random_state)
+
+    def _loss_name(self) -> str:
+        """The name of the loss the parameters ask for, if it is one."""
+        return self.loss.name if isinstance(self.loss, Loss) else self.loss
+
+    def _check_constrained(self, name: str) -> None:
+        if self.learning_rate != "auto":
+            raise ValueError(f"{name} needs learning_rate='auto', got learning_rate={self.learning_rate!r}")
+        if self._loss_name() == "perceptron":
+            raise ValueError(f"{name}: loss='perceptron' is trained by an algorithm that knows no constraints")
 
     def _limits(self, d: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         """Least and greatest coefficients, by `positive` and `bounds`."""
@@ -174,8 +179,7 @@ class BaseSGD(CallbackSupport, BaseEstimator):
         return low, high
 
     def _check_passive(self) -> None:
-        name = self.loss.name if isinstance(self.loss, Loss) else self.loss
-        if name != self._passive_loss:
+        if self._loss_name() != self._passive_loss:
             raise ValueError(
                 f"learning_rate={self.learning_rate!r} needs loss={self._passive_loss!r} in {type(self).__name__}, "
                 f"got loss={self.loss!r}"
@@ -247,11 +251,11 @@ class BaseSGD(CallbackSupport, BaseEstimator):
         )
         train = self._train_auto if self._wants_optimum(problem) else self._train_scheduled
         with np.errstate(over="ignore", invalid="ignore"):
-            record, warn = train(problem, state, validation, callbacks, warm)
+            record, found, warn = train(problem, state, validation, callbacks, warm)
         if record.best is not None:
             state.coef, state.intercept = record.best[0].astype(state.coef.dtype), record.best[1].astype(np.float64)
             state.average_coef = state.average_intercept = None
-        self._store(state, problem, **attributes, **record.attributes())
+        self._store(state, problem, **attributes, **found, **record.attributes())
         if callbacks is not None:
             callbacks.finish()
         if not record.stopped:
@@ -289,8 +293,8 @@ class BaseSGD(CallbackSupport, BaseEstimator):
 
     def _train_scheduled(
         self, problem: Problem, state: State, validation: Problem | None, callbacks: Any, warm: bool
-    ) -> tuple[Record, Callable[[], None]]:
-        """Train by a schedule; what is returned at last says how it went."""
+    ) -> tuple[Record, dict[str, Any], Callable[[], None]]:
+        """Train by a schedule: the record, attributes of the fitted estimator, and what says how it went."""
         rows = validate = None
         if self.early_stopping and validation is not None:
             validate = self._validator(validation)
@@ -302,14 +306,14 @@ class BaseSGD(CallbackSupport, BaseEstimator):
             progress = schedules.train(
                 problem, state, self._schedule(), max_iter=self.max_iter, rows=rows, validate=validate, record=record
             )
-        self.n_iter_ = max(p.n_iter for p in progress)
-        self.converged_ = all(p.converged for p in progress) and not any(p.n_clipped for p in progress)
-        return record, lambda: warn_about(progress, self.max_iter)
+        converged = all(p.converged for p in progress) and not any(p.n_clipped for p in progress)
+        found = {"n_iter_": max(p.n_iter for p in progress), "converged_": converged}
+        return record, found, lambda: warn_about(progress, self.max_iter)
 
     def _train_auto(
         self, problem: Problem, state: State, validation: Problem | None, callbacks: Any, warm: bool
-    ) -> tuple[Record, Callable[[], None]]:
-        """Find the optimum."""
+    ) -> tuple[Record, dict[str, Any], Callable[[], None]]:
+        """Find the optimum; returns what `_train_scheduled` does."""
         if self.early_stopping and validation is None:
             rows, validation = self._hold_out(problem)
             problem = problem.take(rows)
@@ -328,14 +332,14 @@ class BaseSGD(CallbackSupport, BaseEstimator):
                 outcome = auto.train(problem, state, self, warm=warm, bounds=limits, monitor=monitor)
             except MomentsOverflowError:
                 raise schedules.overflow(1) from None
-        self.n_iter_, self.converged_ = outcome.n_iter, outcome.converged
-        state.t = 1.0 + outcome.n_iter * problem.X.shape[0]
-        if outcome.moments is not None:
-            n = problem.X.shape[0]
-            state.fitted = stream.Statistics.of(outcome.moments, n), n
         if not (np.isfinite(state.coef).all() and np.isfinite(state.intercept).all()):
             raise schedules.overflow(outcome.n_iter)
-        return record, lambda: None if progress.converged else auto.warn_about(outcome, self)
+        n = problem.X.shape[0]
+        state.t = 1.0 + outcome.n_iter * n
+        if outcome.moments is not None:
+            state.fitted = stream.Statistics.of(outcome.moments, n), n
+        found = {"n_iter_": outcome.n_iter, "converged_": outcome.converged}
+        return record, found, lambda: None if progress.converged else auto.warn_about(outcome, self)
 
     def _scorer(self, validation: Problem) -> Callable[[NDArray[Any], NDArray[Any]], float]:
         """The mean score over models on validation data."""
@@ -363,8 +367,7 @@ class BaseSGD(CallbackSupport, BaseEstimator):
                 stream.train(problem, state, self, self._limits(problem.X.shape[1]))
             else:
                 schedules.train(problem, state, self._schedule(), max_iter=1)
-        self.n_iter_ = 1
-        self._store(state, problem, _losses=problem.losses, **attributes)
+        self._store(state, problem, _losses=problem.losses, n_iter_=1, **attributes)
 
     def fit_stream(self, batches, epochs=1, **arguments):
         """Train from scratch on batches that need not fit into memory together: one `partial_fit` after the other.

@@ -13,7 +13,13 @@ BISECTIONS = 60
 
 
 def best_constant(
-    loss: Loss, y: NDArray, K: int, weight: NDArray | None = None, offset: NDArray | None = None
+    loss: Loss,
+    y: NDArray,
+    K: int,
+    weight: NDArray | None = None,
+    offset: NDArray | None = None,
+    *,
+    most: int = SAMPLE,
 ) -> NDArray:
     """Intercepts of the best model without coefficients: the mean, a quantile, log-odds, class frequencies ...
 
@@ -25,6 +31,8 @@ def best_constant(
     K : int
     weight : ndarray of shape (n,), optional
     offset : ndarray of shape (n,) or (n, K), optional
+    most : int
+        About so many samples are looked at; labels and means are counted exactly.
 
     Returns
     -------
@@ -37,7 +45,11 @@ def best_constant(
     return np.array(
         [
             _pointwise(
-                loss, columns[:, k], weight, None if offsets is None else offsets[:, min(k, offsets.shape[1] - 1)]
+                loss,
+                columns[:, k],
+                weight,
+                None if offsets is None else offsets[:, min(k, offsets.shape[1] - 1)],
+                most,
             )
             for k in range(K)
         ]
@@ -51,10 +63,10 @@ def _log_frequencies(y: NDArray, K: int, weight: NDArray | None) -> NDArray:
     return logs - logs.mean()
 
 
-def _pointwise(loss: Loss, y: NDArray, weight: NDArray | None, offset: NDArray | None) -> float:
+def _pointwise(loss: Loss, y: NDArray, weight: NDArray | None, offset: NDArray | None, most: int) -> float:
     if loss.link == "log" and offset is None:
         return _log_mean(y, weight)
-    y, weight, offset = _reduced(y, weight, offset)
+    y, weight, offset = _reduced(y, weight, offset, most)
     known = weight > 0
     y, weight, offset = y[known], weight[known], offset[known]
     if not loss.convex and loss.kind == "regression":
@@ -81,13 +93,13 @@ def _log_mean(y: NDArray, weight: NDArray | None) -> float:
     return float(np.log(mean)) if mean > 0 else -WIDEST
 
 
-def _reduced(y: NDArray, weight: NDArray | None, offset: NDArray | None) -> tuple[NDArray, NDArray, NDArray]:
+def _reduced(y: NDArray, weight: NDArray | None, offset: NDArray | None, most: int) -> tuple[NDArray, NDArray, NDArray]:
     """Two labels with the sums of their weights; or some of the samples."""
     if offset is None and y.dtype == np.int8:
         weights = np.ones(len(y)) if weight is None else weight
         positive = float(weights[y > 0].sum())
         return np.array([1.0, -1.0]), np.array([positive, float(weights.sum()) - positive]), np.zeros(2)
-    some = slice(None, None, max(1, len(y) // SAMPLE))
+    some = slice(None, None, max(1, len(y) // most))
     if weight is not None and not weight[some].any():
         some = slice(None)
     y = np.asarray(y[some], np.float64)

@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from sklearn.utils.extmath import safe_sparse_dot
 
+from fastloss.linear_model.optimum.columns import row_blocks
 from fastloss.losses import Loss
-
-# Rows at a time, where a product needs a copy of them.
-PRODUCT_ROWS = 4096
 
 
 def product(X: Any, coef: Any) -> NDArray[Any]:
@@ -21,9 +19,8 @@ def product(X: Any, coef: Any) -> NDArray[Any]:
     if issparse(X) or X.flags.c_contiguous or X.flags.f_contiguous:
         return safe_sparse_dot(X, coef.T, dense_output=True)
     out = np.empty((X.shape[0], coef.shape[0]), dtype=X.dtype)
-    for begin in range(0, len(X), PRODUCT_ROWS):
-        rows = slice(begin, begin + PRODUCT_ROWS)
-        out[rows] = safe_sparse_dot(X[rows], coef.T, dense_output=True)
+    for rows, block in row_blocks(X):
+        out[rows] = safe_sparse_dot(block, coef.T, dense_output=True)
     return out
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.model_selection import ShuffleSplit
@@ -16,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from fastloss._kernels.sgd import check_targets
 from fastloss.linear_model.base import BaseSGD
 from fastloss.linear_model.checks import check_real, names_of_validation_data
+from fastloss.linear_model.constants import best_constant
 from fastloss.linear_model.problem import Problem
 from fastloss.linear_model.record import with_callbacks
 from fastloss.losses import Loss, get_loss, list_losses
@@ -271,7 +271,6 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
             not in the objective that `tol` looks at, as in scikit-learn.
         offset : array-like of shape (n_samples,), default=None
             Added to the raw predictions, for instance the logarithm of an exposure with "poisson".
-
         X_val, y_val : array-like, default=None
             Validation data, of the same form as X and y: the score on them becomes `validation_curve_`, decides when to
             stop with `early_stopping`, and what is the best with `restore_best`.
@@ -462,12 +461,7 @@ def _score(problem: Problem, k: int, raw: NDArray[Any]) -> float:
         with np.errstate(divide="ignore"):
             smallest = loss.loss(y, np.log(np.maximum(y, 0)), weight)
     elif loss.name in QUANTILE_LOSSES:
-        # a convex function of one number, piecewise linear or close to it
-        low, high = float(y.min()), float(y.max())
-        constant = minimize_scalar(
-            lambda c: loss.loss(y, np.full_like(y, c), weight), bounds=(low, high), method="bounded"
-        ).x
-        smallest = 0.0
+        constant, smallest = best_constant(loss, y, 1, weight, most=len(y))[0], 0.0
     else:
         return r2_score(y, loss.predict(raw), sample_weight=weight)
     excess = loss.loss(y, raw, weight) - smallest

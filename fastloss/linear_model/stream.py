@@ -21,7 +21,7 @@ from sklearn.utils import check_random_state
 from fastloss._kernels.sgd import Design, RowOrder, Trainer
 from fastloss.linear_model.auto import row_weights
 from fastloss.linear_model.constants import best_constant
-from fastloss.linear_model.optimum.columns import Moments, moments
+from fastloss.linear_model.optimum.columns import Moments, weighted_moments
 from fastloss.linear_model.problem import Problem
 from fastloss.linear_model.schedules import Settings, State, penalties
 
@@ -84,8 +84,7 @@ class Statistics:
 
     def add(self, X: Any, weight: NDArray[np.float64] | None) -> None:
         """Take a batch in (Chan, Golub and LeVeque's update)."""
-        rows = None if weight is None else lambda place, block: weight[place][:, None]
-        batch = moments(X, rows, 1, full=False)
+        batch = weighted_moments(X, weight, full=False)
         total = self.weight + float(batch.total[0])
         share = float(batch.total[0]) / total
         shift = batch.mean[0] - self.mean
@@ -124,11 +123,9 @@ def train(problem: Problem, state: State, settings: Settings, limits: tuple[NDAr
     limits : tuple of ndarray (d,), or None
         Least and greatest coefficients.
     """
-    if state.stream is None:
-        state.stream = _begin(problem, state, settings)
+    if state.stream is None or state.stream.seen < SETTLED:
+        _look_at(problem, state, settings)
     stream: Stream = state.stream
-    if stream.seen < SETTLED:
-        stream.curvature = _curvature_of(problem, stream)
     stream.statistics.add(problem.X, row_weights(problem))
     coef, intercept = state.coef.astype(np.float64), state.intercept
     rng = check_random_state(settings.random_state)
@@ -146,15 +143,18 @@ def step_length(stream: Stream, d: int) -> float:
     return (1.0 + stream.seen / (STEADY * (1.0 + d))) ** -DECAY / (stream.curvature * (1.0 + d))
 
 
-def _begin(problem: Problem, state: State, settings: Settings) -> Stream:
-    """Statistics without rows, or those of a fit, and the intercepts to start from."""
-    d = problem.X.shape[1]
-    untouched = not state.coef.any() and not state.intercept.any()
-    if settings.fit_intercept and untouched:
-        for scores, _, constant in _constants(problem):
-            state.intercept[scores] = constant
-    fitted, rows = state.fitted or (Statistics(0.0, np.zeros(d), np.zeros(d)), 0)
-    return Stream(fitted, CURVATURE, (state.coef.astype(np.float64), state.intercept.copy()), rows)
+def _look_at(problem: Problem, state: State, settings: Settings) -> None:
+    """Learn from a first batch where to start, and from the first ones how long steps may be."""
+    constants = list(_constants(problem))
+    if state.stream is None:
+        d = problem.X.shape[1]
+        if settings.fit_intercept and not state.coef.any() and not state.intercept.any():
+            for scores, _, constant in constants:
+                state.intercept[scores] = constant
+        fitted, rows = state.fitted or (Statistics(0.0, np.zeros(d), np.zeros(d)), 0)
+        state.stream = Stream(fitted, 0.0, (state.coef.astype(np.float64), state.intercept.copy()), rows)
+    found = max(_curvature(problem, k, constant) for _, k, constant in constants)
+    state.stream.curvature = max(found, state.stream.curvature)
 
 
 def _constants(problem: Problem) -> Iterator[tuple[slice, int, NDArray[np.float64]]]:
@@ -170,12 +170,6 @@ def _constants(problem: Problem) -> Iterator[tuple[slice, int, NDArray[np.float6
             most = np.log1p(len(y))
             constant = np.clip(constant, -most, most)
         yield slice(None) if problem.joint else slice(k, k + 1), k, constant
-
-
-def _curvature_of(problem: Problem, stream: Stream) -> float:
-    """The largest curvature of a batch, or of the batches so far."""
-    found = max(_curvature(problem, k, constant) for _, k, constant in _constants(problem))
-    return found if stream.seen == 0 else max(found, stream.curvature)
 
 
 def _curvature(problem: Problem, k: int, constant: NDArray[np.float64]) -> float:
@@ -264,24 +258,45 @@ def _pass(
     )
     trainer.epoch()
     trainer.finish()
-    lasso, ridge = penalties(settings)
-    models = []
-    for moved, height in ((inside, level), (mean_inside, mean_level)):
-        raw = np.divide(moved.astype(np.float64), scale, out=coef.copy(), where=scale > 0)
-        free = height - raw @ centre
-        models.append((raw, free))
+    ends = _raw_model(inside, level, coef, centre, scale)
     length = eta * design.n_rows / np.where(scale > 0, scale, 1.0) ** 2
-    shrunk = models[0][0] / (1.0 + ridge * length)
-    shrunk = np.sign(shrunk) * np.maximum(np.abs(shrunk) - lasso * length, 0.0)
+    ends = _with_coef(ends, _penalised(ends[0], length, settings, limits), centre)
+    means = _raw_model(mean_inside, mean_level, coef, centre, scale)
     if limits is not None:
-        shrunk = np.clip(shrunk, *limits)
-        inside_limits = np.clip(models[1][0], *limits)
-        models[1] = (inside_limits, models[1][1] + (models[1][0] - inside_limits) @ centre)
-    if settings.fit_intercept:
-        models[0] = (shrunk, models[0][1] + (models[0][0] - shrunk) @ centre)
-    else:
-        models[0] = (shrunk, models[0][1])
-    return *models[0], models[1]
+        means = _with_coef(means, np.clip(means[0], *limits), centre)
+    return *ends, means
+
+
+def _raw_model(
+    inside: NDArray[Any],
+    level: NDArray[np.float64],
+    coef: NDArray[np.float64],
+    centre: NDArray[np.float64],
+    scale: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Coefficients and intercepts of a model in coordinates; columns that never varied keep their `coef`."""
+    raw = np.divide(inside.astype(np.float64), scale, out=coef.copy(), where=scale > 0)
+    return raw, level - raw @ centre
+
+
+def _with_coef(
+    model: tuple[NDArray[np.float64], NDArray[np.float64]], coef: NDArray[np.float64], centre: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A model with other coefficients, and the same prediction at the centre."""
+    return coef, model[1] + (model[0] - coef) @ centre
+
+
+def _penalised(
+    coef: NDArray[np.float64],
+    length: NDArray[np.float64],
+    settings: Settings,
+    limits: tuple[NDArray[Any], NDArray[Any]] | None,
+) -> NDArray[np.float64]:
+    """The proximal step of the penalty, of a length for every column, and of the limits."""
+    lasso, ridge = penalties(settings)
+    shrunk = coef / (1.0 + ridge * length)
+    shrunk = np.sign(shrunk) * np.maximum(np.abs(shrunk) - lasso * length, 0.0)
+    return shrunk if limits is None else np.clip(shrunk, *limits)
 
 
 def _relative_weights(problem: Problem, place: slice, stream: Stream) -> NDArray[np.float64] | None:
