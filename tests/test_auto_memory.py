@@ -3,26 +3,17 @@
 Resident memory of a fresh process is measured; X has been read before, so that only what lies beside it counts.
 """
 
-import os
-
 import pytest
+from resident import PRELUDE, needs_linux
 
-MEASURE = """
+MEASURE = (
+    PRELUDE
+    + """
 import os, warnings
 import numpy as np
 from fastloss import SGDLossClassifier, SGDLossRegressor
 
 warnings.simplefilter("ignore")  # a few passes are not enough to converge
-
-def kilobytes(of):
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith(of))
-
-def start():
-    '''From here on, VmHWM is the peak of what follows.'''
-    with open("/proc/self/clear_refs", "w") as control:
-        control.write("5")
-    return kilobytes("VmRSS")
 
 def fit(X, y, Estimator=SGDLossClassifier, max_iter=20, **options):
     model = Estimator(n_threads=2, max_iter=max_iter, **options).fit(X, y)
@@ -45,10 +36,9 @@ before = start()
 {work}
 print((kilobytes("VmHWM") - before) / 1024)
 """
-
-pytestmark = pytest.mark.skipif(
-    not os.access("/proc/self/clear_refs", os.W_OK), reason="only Linux resets the peak of resident memory"
 )
+
+pytestmark = needs_linux
 MEGABYTES = 80
 WORK = {
     "log_loss": "fit(X, y, loss='log_loss')",

@@ -3,25 +3,16 @@
 Resident memory of a fresh process is measured, because the memory of C is what matters and tracemalloc does not see it.
 """
 
-import os
-
 import pytest
+from resident import PRELUDE, needs_linux
 
-MEASURE = """
+MEASURE = (
+    PRELUDE
+    + """
 import os
 import numpy as np
 import scipy.sparse as sp
 from fastloss import LinearObjective
-
-def kilobytes(of):
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith(of))
-
-def start():
-    '''From here on, VmHWM is the peak of what follows.'''
-    with open("/proc/self/clear_refs", "w") as control:
-        control.write("5")
-    return kilobytes("VmRSS")
 
 rng = np.random.default_rng(0)
 
@@ -41,10 +32,9 @@ before = start()
 {work}
 print((kilobytes("VmHWM") - before) / 1024)
 """
-
-pytestmark = pytest.mark.skipif(
-    not os.access("/proc/self/clear_refs", os.W_OK), reason="only Linux resets the peak of resident memory"
 )
+
+pytestmark = needs_linux
 
 
 def peak(run_python, setup, work, timeout=120):
