@@ -690,3 +690,15 @@ def test_a_stream_is_as_good_as_what_scikit_learn_needs_a_scaler_for():
     for batch in cut(2000, X, y):
         theirs.partial_fit(*batch, classes=[0, 1, 2])
     assert ours.score(X, y) > theirs.score(X, y) + 0.1
+
+
+def test_steps_after_a_fit_are_as_long_as_a_streams():
+    """The curvature of a loss with kinks has y's units, also where a fit came before the stream."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((30_000, 3))
+    y = 1e6 * (X[:, 0] + 0.3 * rng.standard_normal(30_000))
+    model = SGDLossRegressor("quantile", alpha=1e-9, random_state=0).fit(X[:1000], y[:1000])
+    before = model.intercept_[0]
+    for begin in range(1000, 30_000, 1000):
+        model.partial_fit(X[begin : begin + 1000], y[begin : begin + 1000] + 5e6)
+    assert model.intercept_[0] - before > 4e6
