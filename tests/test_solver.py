@@ -9,8 +9,10 @@ from scipy.optimize import minimize_scalar
 from fastloss import get_loss
 from fastloss._kernels import dispatch
 from fastloss.linear_model.constants import best_constant
-from fastloss.linear_model.optimum.columns import moments, raw_predictions, row_blocks
+from fastloss.linear_model.optimum import Task, minimise, smooth
+from fastloss.linear_model.optimum.columns import moments, raw_predictions, row_blocks, weighted_moments
 from fastloss.linear_model.optimum.coordinates import Coordinates
+from fastloss.linear_model.optimum.task import Watch
 
 TIGHT = {"float32": 2e-5, "float64": 1e-11}
 
@@ -294,3 +296,21 @@ def test_best_constant_of_signs(name):
     found = best_constant(get_loss(name), signs, 3)
     for k in range(3):
         assert found[k] == pytest.approx(best_constant(get_loss(name), signs[:, k].astype(float), 1)[0], abs=1e-9)
+
+
+def test_a_round_that_ends_worse_is_taken_back(monkeypatch):
+    """Ill-conditioned coordinates may lose digits on the way from a model and back."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((50, 3))
+    task = Task(X, X @ [1.0, 2.0, 3.0] + 1.0, get_loss("huber"))
+    constant = (np.zeros((1, 3)), np.zeros(1))
+    solved = minimise(task, constant, tol=1e-6, max_passes=100)
+    worse = (solved.model[0] + 1.0, solved.model[1])
+    rounds = iter([(solved.model, solved.certificate.objective, 1.0, False), (worse, 9.0, 1.0, False)])
+    monkeypatch.setattr(smooth, "one_round", lambda *_: next(rounds))
+    problem = smooth.Smooth(task, task.loss._kernel, Watch(100, constant, None))
+    problem.watch.damping = 1.0  # nothing more to try
+    coordinates = smooth.first_coordinates(problem, constant, weighted_moments(X, None, full=True))
+    model, value, *_ = smooth.descend(problem, constant, coordinates, lambda _: -1.0)
+    np.testing.assert_array_equal(model[0], solved.model[0])
+    assert value == pytest.approx(solved.certificate.objective)

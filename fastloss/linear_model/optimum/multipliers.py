@@ -30,8 +30,6 @@ FIRST_STEP, SHORTER, SHORTENINGS = 0.3, 0.5, 4
 # Further ones where the gap shrinks by less than this factor: residuals much smaller than the best constant's.
 SLOW, MOST_SHORTENINGS = 0.5, 7
 ROUGHLY = 0.05  # part of the present gap that a relaxed problem's own distance from its minimum may have
-# Relaxed problems that have to agree where data are nearly separable: what rows without curvature would add is unknown.
-CONFIRMATIONS = 3
 # Slopes of float32 rows are too inexact to be held against the ridge alone; for closer tolerances they have to be.
 STRICT_FROM = 1e-3
 PATIENCE = 4  # relaxed problems in a row that brought objective and bound no closer
@@ -112,7 +110,7 @@ def descend_by_multipliers(task: Task, model: Model, spread: Moments, tol: float
     step, shortenings = first_step(task, model), 0
     coordinates = None
     best, best_model, bound, last_gap = np.inf, model, -np.inf, np.inf
-    share, stalls, agreed, exhausted, confirmed, certified = INNER_SHARE, 0, 0, False, False, False
+    share, stalls, exhausted, confirmed, certified = INNER_SHARE, 0, False, False, False
     while not exhausted and stalls < PATIENCE:
         smooth = relaxed.smooth(step, watch)
         coordinates = coordinates or first_coordinates(smooth, model, spread)
@@ -151,9 +149,7 @@ def descend_by_multipliers(task: Task, model: Model, spread: Moments, tol: float
             continue
         # The bound leans on an estimate.  Minimising four times as closely must neither lower the objective much nor
         # the bound: on kddcup99 the first claim of 3e-4 was in truth 6e-3.
-        close = gap <= target and gain <= share * tol * scale(best)
-        agreed = agreed + 1 if confirmed and close else 0
-        certified = agreed >= (CONFIRMATIONS if scale.separable(best) else 1)
+        certified = confirmed and gap <= target and gain <= share * tol * scale(best)
         if certified:
             break
         if not confirmed:
