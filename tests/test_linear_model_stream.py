@@ -702,3 +702,14 @@ def test_steps_after_a_fit_are_as_long_as_a_streams():
     for begin in range(1000, 30_000, 1000):
         model.partial_fit(X[begin : begin + 1000], y[begin : begin + 1000] + 5e6)
     assert model.intercept_[0] - before > 4e6
+
+
+@pytest.mark.parametrize("penalty", ["l1", "l2"])
+@pytest.mark.parametrize("alpha", [0.01, 0.1, 1.0, 1e3])
+def test_a_penalty_of_any_strength_is_paid(penalty, alpha):
+    X, y = make_data(SGDLossRegressor(), n=8000)
+    model = SGDLossRegressor(penalty=penalty, alpha=alpha, random_state=0)
+    best = clone(model).fit(X, y)
+    learn(model, cut(500, X, y))
+    # without a penalty the greatest coefficient is 0.33
+    np.testing.assert_allclose(model.coef_, best.coef_, atol=0.02)
