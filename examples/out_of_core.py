@@ -55,7 +55,8 @@ def main() -> float | None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table.parquet"
         write(path, groups=8)
-        model = fastloss.SGDLossClassifier(loss="log_loss", random_state=0)
+        # the penalty is on coefficients in the columns' own units: a column of size 1e-3 needs one of 1e3
+        model = fastloss.SGDLossClassifier(loss="log_loss", alpha=1e-8, random_state=0)
         # a function, not a generator: it is read once per epoch
         model.fit_stream(lambda: batches(path), epochs=2, classes=["no", "yes"])
     right = float(model.score(*table(20_000, seed=1000)))
