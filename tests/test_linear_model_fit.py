@@ -172,6 +172,29 @@ def test_curves_of_schedules(model):
     np.testing.assert_allclose([model.loss_curve_[-1], model.objective_curve_[-1]], final, rtol=0.3)
 
 
+@pytest.mark.parametrize("storage", [np.asarray, np.asfortranarray, sp.csr_matrix], ids=["C", "F", "CSR"])
+@pytest.mark.parametrize("penalty", ["l2", "l1"])
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_without_tol_the_recorded_penalty_is_that_of_the_epochs_ends(storage, penalty, batch_size):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(90, 5))
+    y = X @ rng.normal(size=5) + rng.normal(size=90)
+
+    def norms(epochs):
+        model = SGDLossRegressor(
+            learning_rate="constant", eta0=0.01, alpha=0.1, penalty=penalty, tol=None, max_iter=epochs,
+            batch_size=batch_size, random_state=0,
+        )  # fmt: skip
+        model.fit(storage(X), y)
+        w = model.coef_
+        return 0.1 * (0.5 * w @ w if penalty == "l2" else np.abs(w).sum()), model
+
+    ends = [0.0, *(norms(epochs)[0] for epochs in (1, 2, 3))]
+    model = norms(3)[1]
+    recorded = model.objective_curve_ - model.loss_curve_
+    np.testing.assert_allclose(recorded, [(a + b) / 2 for a, b in zip(ends, ends[1:], strict=False)], rtol=1e-9)
+
+
 def test_adaptive_step_sizes_fall_in_the_curve():
     X, y = standardised(SGDLossRegressor())
     model = SGDLossRegressor(learning_rate="adaptive", eta0=0.1, random_state=0).fit(X, y)

@@ -48,6 +48,7 @@ class Trainer:
         l2: float,
         intercept_rate: float,
         want_objective: bool,
+        want_norms: bool = False,
         batch_size: int = 1,
         average_from: float = 0.0,
         average_coef: NDArray[np.floating] | None = None,

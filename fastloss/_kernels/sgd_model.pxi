@@ -41,7 +41,8 @@ cdef struct Model:
     double *settled             # CSR: `due` of the step after which a column was last settled
     double *due                 # CSR: what the steps of this window took off v, summed up; entry 0 is 0
     double *penalties           # CSR: `penalty` after each of them
-    Py_ssize_t n_steps          # CSR: steps of this window
+    Py_ssize_t n_steps          # CSR: steps of this window ...
+    Py_ssize_t n_step_rows      # ... and the rows they came from
     double loss_sum             # over this epoch, before each update
     double square_sum           # of the squared norms of the coefficients
     double absolute_sum         # of the sums of their absolute values
@@ -79,7 +80,8 @@ cdef struct Task:
     Py_ssize_t window           # CSR with L1: steps after which all columns are settled
     bint lazy                   # CSR with L1
     bint soft                   # targets are probabilities of the positive class
-    bint want_objective
+    bint want_objective         # losses are added up, and norms ...
+    bint want_norms             # ... at every update; False: at the epoch's ends, and where L1 is settled
     bint grouped                # rows are visited in groups
     bint many_params            # models have losses of different parameters
 
@@ -106,6 +108,12 @@ cdef void measure(const Task *task, Model *model, const floating *v) noexcept no
     model.peak = model.square
     if task.l1 != 0.0:
         model.absolute = sum_absolute(v, n)
+
+
+cdef inline void add_norms(Model *model, double n) noexcept nogil:
+    """Let the coefficients as they are now count in the sums of norms for the updates of so many rows."""
+    model.square_sum += n * model.scale * model.scale * model.square
+    model.absolute_sum += n * model.scale * model.absolute
 
 
 # ----------------------------------------------------------------------------------------- the L1 penalty
@@ -154,14 +162,6 @@ cdef void settle_row(const Task *task, Model *model, Py_ssize_t i, floating *v) 
         settle(task, model, column_at(&task.X, j), v)
 
 
-cdef void add_window(const Task *task, Model *model) noexcept nogil:
-    """Half a window's share of the sums of norms, at its beginning and at its end: between them nothing is known of
-    the columns that no row touched."""
-    cdef double half = 0.5 * model.n_steps
-    model.square_sum += half * model.scale * model.scale * model.square
-    model.absolute_sum += half * model.scale * model.absolute
-
-
 cdef void settle_all(const Task *task, Model *model, floating *v) noexcept nogil:
     """Settle every column, and start a new window."""
     cdef Py_ssize_t column
@@ -169,10 +169,12 @@ cdef void settle_all(const Task *task, Model *model, floating *v) noexcept nogil
         settle(task, model, column, v)
         model.settled[column] = 0.0
     if task.want_objective:
-        add_window(task, model)
+        # half of the window counts as its beginning, half as its end: between them nothing is known of the columns that
+        # no row touched
+        add_norms(model, 0.5 * model.n_step_rows)
         measure(task, model, v)
-        add_window(task, model)
-    model.n_steps = 0
+        add_norms(model, 0.5 * model.n_step_rows)
+    model.n_steps, model.n_step_rows = 0, 0
     model.penalties[0] = model.penalty
 
 
@@ -224,6 +226,7 @@ cdef void charge(
         return
     model.due[model.n_steps + 1] = model.due[model.n_steps] + task.l1 * eta / model.scale
     model.n_steps += 1
+    model.n_step_rows += n
     model.penalties[model.n_steps] = model.penalty
     for j in range(n):
         truncate_row(task, model, rows[j], v)

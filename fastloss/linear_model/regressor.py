@@ -126,8 +126,9 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
         With "auto" whether the certified distance from the optimum is within `tol`, False with ``tol=None``; with
         explicit schedules whether training ended by itself and no slope had to be clipped.  After `fit` only.
     objective_curve_, loss_curve_ : ndarray
-        What is minimised, and the mean loss in it, after every epoch; with "auto" after every iteration, which may take
-        several passes.  With several models their sum.
+        What is minimised, and the mean loss in it, after every iteration of "auto", which may take several passes. With
+        explicit schedules means over an epoch, of each sample's loss before its update, and of the penalty before every
+        update (``tol=None``: at the epoch's two ends).  With several models their sum.
     validation_curve_ : ndarray or None
         Score on the validation data at the same times; None without such data.
     step_size_curve_ : ndarray

@@ -185,6 +185,7 @@ def train(
         l2=l2,
         intercept_rate=(SPARSE_INTERCEPT_RATE if design.sparse else 1.0) if settings.fit_intercept else 0.0,
         want_objective=record is not None,
+        want_norms=settings.tol is not None,
         batch_size=settings.batch_size,
         average_from=float(settings.average),
         average_coef=state.average_coef,
