@@ -192,7 +192,7 @@ def test_without_tol_the_recorded_penalty_is_that_of_the_epochs_ends(storage, pe
     ends = [0.0, *(norms(epochs)[0] for epochs in (1, 2, 3))]
     model = norms(3)[1]
     recorded = model.objective_curve_ - model.loss_curve_
-    np.testing.assert_allclose(recorded, [(a + b) / 2 for a, b in zip(ends, ends[1:], strict=False)], rtol=1e-9)
+    np.testing.assert_allclose(recorded, np.add(ends[:-1], ends[1:]) / 2, rtol=1e-9)
 
 
 def test_adaptive_step_sizes_fall_in_the_curve():

@@ -1022,9 +1022,9 @@ cdef class Trainer:
     def __cinit__(self, Design design, kernels, targets, sample_weight, RowOrder order, coef, intercept, *,
                   positive=None, class_weight=None, bint soft=False, offset=None, str learning_rate, double alpha,
                   double eta0, double power_t, double l1, double l2, double intercept_rate, bint want_objective,
-                  bint want_norms=False, Py_ssize_t batch_size=1, double average_from=0.0, average_coef=None, average_intercept=None,
-                  paid=None, penalty=None, blocks=None, double t=1.0, eta=None, envelopes=None, curvature=None,
-                  n_threads=None):
+                  bint want_norms=False, Py_ssize_t batch_size=1, double average_from=0.0, average_coef=None,
+                  average_intercept=None, paid=None, penalty=None, blocks=None, double t=1.0, eta=None, envelopes=None,
+                  curvature=None, n_threads=None):
         cdef Kernel kernel = kernels[0]
         dtype = np.float32 if design.single else np.float64
         self.design, self.order, self.kernels = design, order, list(kernels)
