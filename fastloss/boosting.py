@@ -174,7 +174,7 @@ def _cross_entropy_curvature(
     gradient = loss.gradient(y, raw, weight, reduction="none", n_threads=n_threads)
     p = dispatch.softmax(raw, False)
     own = y[:, None] == np.arange(raw.shape[1])
-    return gradient, abs(gradient) * np.where(own, p, 1 - p)
+    return gradient, np.where(gradient == 0, 0, abs(gradient) * np.where(own, p, 1 - p))  # 0: ignored, p may be NaN
 
 
 def _of(hessian: str) -> Callable[..., Derivatives]:
@@ -303,13 +303,13 @@ class BoostingObjective:
         """
         y, weights = self._targets(np.asarray(y_true)), _optional(weight)
         weights = None if weights is None else weights.astype(np.float64)  # what is summed here
+        if len(y) == 0 or (weights is not None and not weights.any()):
+            raise ValueError("no starting score without samples whose weight is above 0, got none")
         if self.loss.kind not in KINDS:
             return np.zeros(y.shape)
-        shape = y.shape
-        if self.loss.kind == "multiclass" and y.ndim == 1:
-            largest = 0 if n_classes is not None else int(np.nanmax(y, initial=0))
-            shape = (len(y), largest + 1 if n_classes is None else n_classes)
-        self.loss.loss(y, np.zeros(shape), weights, n_threads=self.n_threads)  # the errors for labels and weights
+        shape = (len(y), n_classes or _classes(y)) if self.loss.kind == "multiclass" and y.ndim == 1 else y.shape
+        # For the errors of labels and weights.
+        self.loss.loss(y, np.zeros(shape), weights, reduction="sum", n_threads=self.n_threads)
         if self.loss.kind == "multiclass":
             y, weights = _counted(self.loss, y, weights)
         else:
@@ -371,7 +371,8 @@ class BoostingObjective:
             if loss.kind == "multiclass" and not loss.piecewise_linear:
                 factor *= self._factor(raw.shape[1])
             gradient, hessian = find(loss, y, raw, weight, self.n_threads)
-        return gradient, np.maximum(hessian * raw.dtype.type(factor), _spread(floor, raw, weight))
+        least = _spread(floor, raw, weight)
+        return gradient, np.where(least == 0, least, np.maximum(hessian * raw.dtype.type(factor), least))
 
     def _factor(self, K: int) -> float:
         """Of the hessian's diagonal: K trees that do not know of each other would step too far together."""
@@ -535,6 +536,12 @@ def _whole(
     gradient, second = loss.gradient_hessian(y, raw, weight, hessian=policy, n_threads=n_threads, **groups)
     total = raw.dtype.type(len(y) if weight is None else weight.sum(dtype=np.float64))
     return gradient * total, (abs(second) if hessian == "auto" else second) * total
+
+
+def _classes(y: NDArray) -> int:
+    """By the largest label; labels that are none are refused later."""
+    largest = np.nanmax(y, initial=0)
+    return int(largest) + 1 if np.isfinite(largest) else 1
 
 
 def _counted(loss: Loss, y: NDArray, weight: NDArray | None) -> tuple[NDArray, NDArray | None]:
