@@ -351,6 +351,8 @@ def test_starts_of_the_hosts():
         assert adapter(host, "gamma").init_score(y, weight)[0] == pytest.approx(np.log(mean), rel=1e-14)
         for y_true in (labels, 2 * labels - 1):
             assert adapter(host, "log_loss").init_score(y_true, weight)[0] == pytest.approx(special.logit(share))
+    single = adapter("lightgbm", "squared_error").init_score(y, weight.astype(np.float32))[0]
+    assert single == pytest.approx(np.average(y, weights=weight.astype(np.float32).astype(float)), rel=1e-14)
     # LightGBM leaves scale_pos_weight out of it, XGBoost takes a Newton step from 0
     weighted = adapter("lightgbm", "log_loss", pos_weight=3.0).init_score(labels)[0]
     assert weighted == pytest.approx(special.logit(labels.mean()))
@@ -475,6 +477,8 @@ def test_targets_outside_the_domain(host):
     refuses("y_true[1]", adapter(host, "log_loss").init_score, np.array([1.0, 7.0]))
     refuses("y_true[2]", adapter(host, "cross_entropy").init_score, np.array([0, 1, -1]))
     refuses("y_true[1]", lambda: adapter(host, "cross_entropy").init_score([0, 5], n_classes=3))
+    for label in (np.nan, np.inf, -np.inf, 0.5):
+        refuses("y_true[1]", adapter(host, "cross_entropy").init_score, [3, label])
 
 
 def test_wrong_weights(host):
@@ -500,4 +504,7 @@ def test_wrong_options(host):
         "newton",
     )
     refuses("hessian='fisher': huber has 'exact', 'upper_bound'", adapter, host, "huber", "fisher")
+    start = adapter(host, "cross_entropy").init_score
+    refuses("n_classes must be None or an integer >= 1, got 0", lambda: start([0, 1], n_classes=0))
+    refuses("integer", lambda: start([0, 1], n_classes=2.0), error=TypeError)
     refuses("n_threads", adapter(host, "huber", "auto", -1), [0.0], [1.0])

@@ -356,7 +356,7 @@ def test_metric_in_lightgbms_estimators(lgb, table):
     X, targets, weight = table
     y, adapter = targets["class"], get_loss("cross_entropy").as_lightgbm()
     model = lgb.LGBMClassifier(**adapter.params, n_estimators=5, n_jobs=1, verbose=-1)
-    sets = {"eval_set": [(X, y)], "eval_sample_weight": [weight], "eval_metric": adapter.metric}
+    sets = {"eval_X": X, "eval_y": y, "eval_sample_weight": [weight], "eval_metric": adapter.metric}
     model.fit(X, y, sample_weight=weight, **sets)
     raw = model.predict(X, raw_score=True)
     (curves,) = model.evals_result_.values()
