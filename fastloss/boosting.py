@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from inspect import signature
 from typing import Any, ClassVar, Literal, get_args
 
@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastloss._kernels import dispatch
 from fastloss.constants import best_constant
-from fastloss.losses import KINDS, Loss
+from fastloss.losses import Loss
 from fastloss.losses._base import sigmoid
 
 BoostingHessian = Literal["auto", "exact", "fisher", "upper_bound"]
@@ -262,7 +262,7 @@ class BoostingObjective:
         if self.hessian not in get_args(BoostingHessian):
             options = ", ".join(map(repr, get_args(BoostingHessian)))
             raise ValueError(f"hessian must be one of {options}, got {self.hessian!r}")
-        if self.hessian != "auto":
+        if self.hessian != "auto" and self.loss.kind != "batch":  # whose hessians are more than constants
             self.loss._hessian_policy(self.hessian)
 
     def gradient_hessian(
@@ -314,19 +314,22 @@ class BoostingObjective:
         -------
         ndarray of shape (n,), (n, T) or (n, K)
             The same in all rows. For a loss that the host has built in, the host's own start; else the best constant:
-            a mean, quantile, log-odds, logarithms of class shares ... 0 for losses over a whole batch.
+            a mean, quantile, log-odds, logarithms of class shares ... For a loss for each column, those of each
+            without NaN; 0 for losses over a whole batch.
         """
         y, weights = self._targets(np.asarray(y_true)), _optional(weight)
         weights = None if weights is None else weights.astype(np.float64)  # what is summed here
         if len(y) == 0 or (weights is not None and not weights.any()):
             raise ValueError("no starting score without samples whose weight is above 0, got none")
-        if self.loss.kind not in KINDS:
+        if self.loss.kind == "batch":
             return np.zeros(y.shape)
         if n_classes is not None and operator.index(n_classes) < 1:
             raise ValueError(f"n_classes must be None or an integer >= 1, got {n_classes}")
         shape = (len(y), n_classes or _classes(y)) if self.loss.kind == "multiclass" and y.ndim == 1 else y.shape
         # For the errors of labels and weights.
         self.loss.loss(y, np.zeros(shape), weights, reduction="sum", n_threads=self.n_threads)
+        if columns := getattr(self.loss, "column_losses", None):
+            return np.broadcast_to(self._column_starts(columns, y, weights), shape).astype(np.float64)
         if self.loss.kind == "multiclass":
             y, weights = _counted(self.loss, y, weights)
         else:
@@ -353,6 +356,15 @@ class BoostingObjective:
         return dict(convention.params) if convention else {}
 
     # --------------------------------------------------------------------------------------------- parts
+    def _column_starts(self, losses: Sequence[Loss], y: NDArray, weight: NDArray | None) -> list[float]:
+        starts = []
+        for loss, column in zip(losses, y.T, strict=True):
+            known = ~np.isnan(column)
+            own = replace(self, loss=loss, hessian="auto")
+            weights = None if weight is None else weight[known]
+            starts.append(float(own.init_score(column[known], weights)[0]) if known.any() else 0.0)
+        return starts
+
     def _targets(self, y: NDArray) -> NDArray:
         if y.ndim not in (1, 2):
             raise ValueError(f"y_true must have shape (n,) or (n, T), got {y.shape}")
@@ -376,7 +388,7 @@ class BoostingObjective:
 
     def _derivatives(self, y: NDArray, raw: NDArray, weight: NDArray | None, group: NDArray | None) -> Derivatives:
         loss, floor, factor = self.loss, FLOOR, 1.0
-        if loss.kind not in KINDS:
+        if loss.kind == "batch":
             gradient, hessian = _whole(loss, self.hessian, y, raw, weight, group, self.n_threads)
         elif self.hessian != "auto":
             gradient, hessian = _of(self.hessian)(loss, y, raw, weight, self.n_threads)
@@ -549,12 +561,24 @@ def _whole(
     n_threads: int | None,
 ) -> Derivatives:
     """Derivatives of a loss over a whole batch: those of its mean, times the sum of weights."""
-    order = ("exact", "fisher", "upper_bound") if loss.convex else ("fisher", "upper_bound", "exact")
-    policy: Any = hessian if hessian != "auto" else next(name for name in order if _has(loss, name))
     groups = _group(loss.gradient_hessian, group)
-    gradient, second = loss.gradient_hessian(y, raw, weight, hessian=policy, n_threads=n_threads, **groups)
+
+    def derivatives(policy: Any) -> Derivatives:
+        return loss.gradient_hessian(y, raw, weight, hessian=policy, n_threads=n_threads, **groups)
+
+    if hessian == "auto":
+        first, second = (
+            ("exact", "upper_bound") if loss.convex and not loss.piecewise_linear else ("upper_bound", "exact")
+        )
+        try:
+            gradient, found = derivatives(first)
+        except ValueError:  # it has no such hessian; what is wrong otherwise comes again
+            gradient, found = derivatives(second)
+        found = abs(found)
+    else:
+        gradient, found = derivatives(hessian)
     total = raw.dtype.type(len(y) if weight is None else weight.sum(dtype=np.float64))
-    return gradient * total, (abs(second) if hessian == "auto" else second) * total
+    return gradient * total, found * total
 
 
 def _classes(y: NDArray) -> int:

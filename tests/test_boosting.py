@@ -262,18 +262,16 @@ class Whole(Loss):
     def _make_kernel(self, values):
         return get_loss("squared_error")._kernel
 
-    def _hessian_policy(self, hessian):
-        if hessian != "upper_bound":
-            raise ValueError(f"hessian={hessian!r}: whole has 'upper_bound'")
-        return 1.0
-
     def loss(self, y_true, raw_prediction, sample_weight=None, *, group=None, n_threads=None):
         self.seen.group = group
         return super().loss(y_true, raw_prediction, sample_weight)
 
     def gradient_hessian(self, y_true, raw_prediction, sample_weight=None, *, group=None, hessian, n_threads=None):
         self.seen.group = group
-        return super().gradient_hessian(y_true, raw_prediction, sample_weight, hessian=hessian)
+        if hessian != "upper_bound":
+            raise ValueError(f"hessian={hessian!r}: whole has 'upper_bound'")
+        gradient, _ = super().gradient_hessian(y_true, raw_prediction, sample_weight)
+        return gradient, -super().gradient_hessian(y_true, raw_prediction, sample_weight)[1]  # found to be positive
 
 
 def test_losses_over_a_batch(host):
@@ -288,6 +286,20 @@ def test_losses_over_a_batch(host):
     objective.metric(raw, Table(y, None, np.array([2, 1])))
     np.testing.assert_array_equal(Whole.seen.group, [2, 1])
     np.testing.assert_array_equal(objective.init_score(y), [0, 0, 0])
+    refuses("sample_weight", objective, y, raw, -weight)
+    refuses("whole has 'upper_bound'", getattr(Whole(), f"as_{host}")("exact"), y, raw)
+
+
+def test_a_loss_for_each_column():
+    """As MultiTaskLoss has; NaN is a target that is not known."""
+
+    class Columns(Bare):
+        kind = "multitask"
+        column_losses = (get_loss("squared_error"), get_loss("log_loss"), get_loss("quantile"))
+
+    y = np.array([[1.0, 1.0, np.nan], [np.nan, 0.0, np.nan], [5.0, 1.0, np.nan]])
+    start = Columns().as_xgboost().init_score(y, [1.0, 2.0, 3.0])
+    np.testing.assert_allclose(start, np.tile([4.0, np.log(2), 0.0], (3, 1)), rtol=1e-14)
 
 
 def test_groups_are_nothing_to_other_losses(host):
