@@ -46,6 +46,8 @@ def test_sessions(page):
     """Every ``>>>`` of a page, from its first line to its last in one session, gives what the page shows."""
     options = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
     sessions = [block for block in code_blocks(page) if block.lstrip().startswith(">>>")]
+    for module in re.findall(r"(?m)^>>> import (\w+)", "".join(sessions)):
+        pytest.importorskip(module, reason=f"{page.name} uses {module}, which is not installed")
     test = doctest.DocTestParser().get_doctest("\n".join(sessions), {}, page.name, str(page), 0)
     report = []
     doctest.DocTestRunner(optionflags=options).run(test, out=report.append)
@@ -137,6 +139,31 @@ def test_out_of_core_without_pyarrow(monkeypatch, capsys):
     monkeypatch.setattr(module, "pa", None)
     assert module.main() is None
     assert "pyarrow is not installed" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("error")
+def test_focal_boosting(capsys):
+    pytest.importorskip("lightgbm", reason="the example trains with LightGBM")
+    found = load(ROOT / "examples" / "focal_boosting.py").main()
+    assert found["focal"] > max(0.6, found["log_loss"])
+    assert "positives expected" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("error")
+def test_expectile_boosting(capsys):
+    pytest.importorskip("xgboost", reason="the example trains with XGBoost")
+    found = load(ROOT / "examples" / "expectile_boosting.py").main()
+    for level, share in found.items():
+        assert share == pytest.approx(1 - level, abs=0.06)
+    assert "bicycles too few" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("example", "host"), [("focal_boosting", "lgb"), ("expectile_boosting", "xgb")])
+def test_boosting_without_the_host(monkeypatch, capsys, example, host):
+    module = load(ROOT / "examples" / f"{example}.py")
+    monkeypatch.setattr(module, host, None)
+    assert module.main() is None
+    assert "is not installed" in capsys.readouterr().out
 
 
 def test_every_example_is_tested():

@@ -8,7 +8,7 @@ from scipy.optimize import minimize_scalar
 
 from fastloss import get_loss
 from fastloss._kernels import dispatch
-from fastloss.linear_model.constants import best_constant
+from fastloss.constants import best_constant
 from fastloss.linear_model.optimum import Task, minimise, smooth
 from fastloss.linear_model.optimum.columns import moments, raw_predictions, row_blocks, weighted_moments
 from fastloss.linear_model.optimum.coordinates import Coordinates

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
-from fastloss.linear_model.constants import best_constant
+from fastloss.constants import best_constant
 from fastloss.linear_model.optimum import Model, Optimum, Task, minimise
 from fastloss.linear_model.optimum.columns import Moments
 from fastloss.linear_model.optimum.task import mean_at_constant

@@ -13,9 +13,9 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
 from fastloss._kernels.sgd import check_targets
+from fastloss.constants import best_constant
 from fastloss.linear_model.base import BaseSGD
 from fastloss.linear_model.checks import check_real, names_of_validation_data
-from fastloss.linear_model.constants import best_constant
 from fastloss.linear_model.problem import Problem
 from fastloss.linear_model.record import with_callbacks
 from fastloss.losses import Loss, get_loss, list_losses

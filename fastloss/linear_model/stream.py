@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from fastloss._kernels.sgd import Design, RowOrder, Trainer
+from fastloss.constants import best_constant
 from fastloss.linear_model.auto import row_weights
-from fastloss.linear_model.constants import best_constant
 from fastloss.linear_model.optimum.columns import Moments, weighted_moments
 from fastloss.linear_model.problem import Problem
 from fastloss.linear_model.schedules import Settings, State, penalties

@@ -8,12 +8,15 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, NoReturn, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, dataclass_transform
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastloss._kernels import dispatch
+
+if TYPE_CHECKING:
+    from fastloss.boosting import BoostingHessian, LightGBMObjective, XGBoostObjective
 
 Reduction = Literal["mean", "sum", "none"]
 Hessian = Literal["exact", "fisher", "upper_bound"]
@@ -450,6 +453,71 @@ class Loss:
             return bound
         has = ["'exact'", *["'fisher'"] * hasattr(self, "fisher"), *["'upper_bound'"] * (bound < math.inf)]
         raise ValueError(f"hessian={hessian!r}: {self.name} has {', '.join(has)}")
+
+    # --------------------------------------------------------------------------------------------- boosting
+    def as_lightgbm(self, hessian: BoostingHessian = "auto", *, n_threads: int | None = None) -> LightGBMObjective:
+        """The loss as LightGBM's objective, in LightGBM's conventions.
+
+        Parameters
+        ----------
+        hessian : {"auto", "exact", "fisher", "upper_bound"}
+            "auto": LightGBM's own for a loss it has, else one that is positive wherever the gradient is not zero,
+            for losses that are not convex too (see docs/boosting.md). The others as in :meth:`gradient_hessian`, where
+            they are positive.
+        n_threads : int, optional
+            Number of threads of the loss; None for as many as are useful.
+
+        Returns
+        -------
+        LightGBMObjective
+            To be called as ``f(y_pred, Dataset)`` (``params["objective"]`` of ``lightgbm.train``) or as
+            ``f(y_true, y_pred[, weight[, group]])`` (``objective=`` of LightGBM's estimators). LightGBM does not start
+            from the average for an objective that is given to it: pass ``init_score(y, weight)`` to it and add it to
+            the predictions. With ``predict`` for what the loss estimates and ``metric`` for ``feval=``.
+
+        Examples
+        --------
+        >>> import fastloss
+        >>> objective = fastloss.get_loss("huber", delta=2.0).as_lightgbm()
+        >>> objective([0.0, 0.0], [1.0, 5.0], weight=[1.0, 3.0])
+        (array([1., 6.]), array([1., 3.]))
+        >>> objective.init_score([0.0, 1.0, 5.0])
+        array([2., 2., 2.])
+        """
+        from fastloss.boosting import LightGBMObjective
+
+        return LightGBMObjective(self, hessian, n_threads)
+
+    def as_xgboost(self, hessian: BoostingHessian = "auto", *, n_threads: int | None = None) -> XGBoostObjective:
+        """The loss as XGBoost's objective, in XGBoost's conventions.
+
+        Parameters
+        ----------
+        hessian : {"auto", "exact", "fisher", "upper_bound"}
+            "auto": XGBoost's own for a loss it has, else as in :meth:`as_lightgbm`.
+        n_threads : int, optional
+            Number of threads of the loss; None for as many as are useful.
+
+        Returns
+        -------
+        XGBoostObjective
+            To be called as ``f(y_pred, DMatrix)`` (``obj=`` of ``xgboost.train``) or as
+            ``f(y_true, y_pred[, sample_weight])`` (``objective=`` of XGBoost's estimators). ``init_score(y, weight)``
+            is the base margin, ``params`` what XGBoost sets with an objective of its own, ``metric`` for
+            ``custom_metric=``, ``predict`` what the loss estimates.
+
+        Examples
+        --------
+        >>> import fastloss
+        >>> objective = fastloss.get_loss("poisson").as_xgboost()
+        >>> objective([0.0, 3.0], [0.0, 0.0])
+        (array([ 1., -2.]), array([2.01375271, 2.01375271]))
+        >>> objective.params["max_delta_step"]
+        0.7
+        """
+        from fastloss.boosting import XGBoostObjective
+
+        return XGBoostObjective(self, hessian, n_threads)
 
     # --------------------------------------------------------------------------------------------- modelling
     @property

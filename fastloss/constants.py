@@ -1,4 +1,4 @@
-"""The best constant: where intercepts start, and what objectives that cross zero are compared with."""
+"""The best constant: where intercepts and boosting start, what objectives that cross zero are compared with."""
 
 from __future__ import annotations
 
