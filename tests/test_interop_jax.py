@@ -1,5 +1,8 @@
 """fastloss.interop.jax: jax.grad gets the kernels' numbers, inside jit too; what it cannot give is refused."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -96,3 +99,17 @@ def test_methods_take_jax_arrays():
     np.testing.assert_array_equal(got[1], expected[1])
     with pytest.raises(TypeError, match="raw_prediction cannot be read as an array"):
         jax.jit(lambda x: fastloss.loss("huber", y, x))(jnp.array(raw))
+
+
+def test_blocks_of_the_page():
+    """The block of docs/interop.md that needs JAX runs, and gives what the kernels give."""
+    page = Path(__file__).resolve().parents[1] / "docs" / "interop.md"
+    if not page.exists():
+        pytest.skip("the documentation lives in the source tree")
+    section = page.read_text(encoding="utf-8").partition("## JAX")[2].partition("\n## ")[0]
+    (block,) = re.findall(r"(?ms)^```python\n(.*?)^```$", section)
+    names = {}
+    exec(block, names)
+    expected = fastloss.loss("huber", np.arange(5.0), np.zeros(5), delta=1.35)
+    assert float(names["value"]) == pytest.approx(expected, rel=1e-6)
+    assert names["gradient"].shape == (2,)

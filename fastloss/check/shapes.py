@@ -290,7 +290,7 @@ def most_curved(surveys: list[Survey]) -> float:
             found.append(float(np.nanmax(survey.bend)))
             everywhere = np.full(len(survey.t), np.nan)
             everywhere[survey.on_axis] = survey.bend
-            if any(_grows(everywhere[far]) for _, far in survey.ends()):
+            if any(_grows(everywhere[far]) or not survey.usable[far[-1]] for _, far in survey.ends()):
                 return np.inf
     return max(found)
 
