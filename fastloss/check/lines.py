@@ -16,8 +16,6 @@ from fastloss._kernels import dispatch
 from fastloss.losses import Loss
 
 EPS = float(np.finfo(np.float64).eps)
-#: Near the smallest numbers rounding is absolute.
-SMALL = 1e-300
 #: Sizes of raw predictions at which every loss should be finite: exp(30) is no overflow in float32 either.
 MODERATE = 30.0
 RAYS = 10.0 ** np.linspace(2, 6, 9)
@@ -106,18 +104,6 @@ class Lines:
         sizes = [np.abs(a).reshape(len(t), a.size // max(len(t), 1)).max(axis=1, initial=0.0) for a in (y, raw)]
         return sizes[0] + sizes[1]
 
-    def noise(self, value: NDArray, slope: NDArray, i: NDArray, t: NDArray) -> NDArray:
-        """How far rounding may move the value; with the logarithm as link, terms y·raw cancel."""
-        reach = self.reach(i, t)
-        cancelling = reach * np.maximum(1.0, np.abs(t)) if getattr(self.loss, "link", "") == "log" else 0.0
-        return 4 * EPS * (np.abs(value) + np.abs(slope) * reach + cancelling) + SMALL
-
-    def slope_noise(self, slope: NDArray, bend: NDArray, i: NDArray, t: NDArray) -> NDArray:
-        """How far rounding may move the slope."""
-        reach = self.reach(i, t)
-        cancelling = reach if getattr(self.loss, "link", "") == "log" else 0.0
-        return 4 * EPS * (np.abs(slope) + np.abs(bend) * reach + cancelling) + SMALL
-
     # ---------------------------------------------------------------------------------------- words
     def place(self, i: int, t: float) -> str:
         """A point, in words."""
@@ -204,8 +190,12 @@ def _accepted(loss: Loss, candidates: Sequence[Any], raw_of: Any) -> list[Any]:
     accepted = [c for c, refusal in zip(candidates, refusals, strict=True) if refusal is None]
     if not accepted:
         shown = ", ".join(number(c) for c in candidates[:8])
-        raise ValueError(f"no target of {shown} is taken; give y=. The last was refused so: {refusals[-1]}")
+        raise ValueError(f"no target of {shown} is taken; give y=. The last was refused so: {_named(refusals[-1])}")
     return accepted
+
+
+def _named(error: Exception | None) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _lengths(loss: Loss) -> NDArray:
@@ -311,7 +301,9 @@ def _accepted_batch(loss: Loss, candidates: Sequence[NDArray], raw: NDArray) -> 
             refused = error
         else:
             return y
-    raise ValueError(f"neither labels 0, 1 nor grades 0 ... 4 are taken; give y=. They were refused so: {refused}")
+    raise ValueError(
+        f"neither labels 0, 1 nor grades 0 ... 4 are taken; give y=. They were refused so: {_named(refused)}"
+    )
 
 
 def _some(values: NDArray, most: int) -> NDArray:

@@ -15,6 +15,10 @@ from fastloss.check.lines import EPS, MODERATE, Lines
 STEPS = 0.05 * 0.25 ** np.arange(15)
 
 
+#: Near the smallest numbers rounding is absolute.
+SMALL = 1e-300
+
+
 class Estimate(NamedTuple):
     """Numbers, and how far they may be off."""
 
@@ -174,34 +178,58 @@ class Survey:
         return near[1:-3]
 
     @cached_property
+    def usual_slope(self) -> NDArray:
+        """Size of the slopes that the terms of a formula have: the upper quartile on a point's line, or the median."""
+        sizes = np.abs(self.slope)
+        ordinary = self.usable & self.moderate
+        usual = np.full(len(self.lines.y), np.median(sizes[ordinary]) if ordinary.any() else 0.0)
+        for line in range(len(usual)):
+            on = sizes[ordinary & (self.i == line)]
+            usual[line] = max(usual[line], np.quantile(on, 0.75) if len(on) else 0.0)
+        return usual[self.i]
+
+    @cached_property
+    def _log_terms(self) -> NDArray:
+        """Sizes of the terms y that cancel in slopes if the link is the logarithm; in the loss they are times raw."""
+        return self.lines.reach(self.i, self.t) * (getattr(self.lines.loss, "link", "") == "log")
+
+    @cached_property
     def value_noise(self) -> NDArray:
-        """How far rounding may move the values."""
-        return self.lines.noise(self.value, self.slope, self.i, self.t)
+        """How far rounding may move the values of an ordinary formula, whose terms cancel."""
+        reach, slope = self.lines.reach(self.i, self.t), np.maximum(np.abs(self.slope), self.usual_slope)
+        terms = slope * reach + self._log_terms * np.maximum(1.0, np.abs(self.t))
+        return 4 * EPS * (np.abs(self.value) + terms) + SMALL
 
     @cached_property
     def slope_noise(self) -> NDArray:
-        """How far rounding may move the slopes."""
-        return self.lines.slope_noise(self.slope, self.steepening, self.i, self.t)
+        """How far rounding may move the slopes, likewise."""
+        terms = self.usual_slope + self.steepening * self.lines.reach(self.i, self.t) + self._log_terms
+        return 4 * EPS * (np.abs(self.slope) + terms) + SMALL
 
-    def jumps(self, jump: Callable[..., NDArray], allowed: NDArray) -> Jumps:
-        """Where slope or value jump by more than is allowed on each gap."""
+    def jumps(self, jump: Callable[..., NDArray], allowed: NDArray) -> tuple[Jumps, NDArray]:
+        """Where slope or value jump by more than is allowed on each gap; gaps that there was no time to search."""
         ends = [tuple(x[self.gaps + k] for x in (self.t, *self._evaluated)) for k in (0, 1)]
         (a, *left), (b, *right) = ends
         size = jump(a, b, left, right) / allowed
         chosen = np.flatnonzero(size > 1)
-        chosen = chosen[np.argsort(-size[chosen], kind="stable")[: self.lines.intervals]]
+        order = np.argsort(-size[chosen], kind="stable")
+        chosen, left_out = np.split(chosen[order], [self.lines.intervals])
         if not len(chosen):  # a user's function is never called without samples
-            return Jumps(self.i[:0], *(self.t[:0] for _ in range(4)))
+            return Jumps(self.i[:0], *(self.t[:0] for _ in range(4))), left_out
         i = self.i[self.gaps[chosen]]
         a, b, at_a, at_b = bisect(self.lines, i, a[chosen], b[chosen], jump)
         found = np.flatnonzero(jump(a, b, at_a, at_b) > allowed[chosen])
         which = 1 if jump is slope_jump else 0
         kept = Jumps(i[found], a[found], b[found], at_a[which][found], at_b[which][found])
-        return _merged(kept)
+        return _merged(kept), left_out
 
-    @cached_property
+    @property
     def kinks(self) -> Jumps:
         """Where the slope jumps."""
+        return self._kinks[0]
+
+    @cached_property
+    def _kinks(self) -> tuple[Jumps, NDArray]:
         allowed = 1e-6 * np.abs(self.slope) + 16 * self.slope_noise
         return self.jumps(slope_jump, self._larger(allowed))
 
@@ -210,7 +238,7 @@ class Survey:
         """Where the value jumps."""
         width = np.minimum(self.t[self.gaps + 1] - self.t[self.gaps], 1.0)
         allowed = self._larger(1e-6 * np.abs(self.value) + 16 * self.value_noise)
-        return self.jumps(value_jump, allowed + 1e-6 * width * self._larger(np.abs(self.slope)) + EPS * EPS)
+        return self.jumps(value_jump, allowed + 1e-6 * width * self._larger(np.abs(self.slope)) + EPS * EPS)[0]
 
     def _larger(self, x: NDArray) -> NDArray:
         """The larger of what belongs to a gap's two ends."""
@@ -241,6 +269,7 @@ class Survey:
         noise = self.slope_noise
         quotient = (self.slope[k + 1] - self.slope[k] - noise[k] - noise[k + 1]) / (b - a)
         kinked = np.zeros(len(k), bool)
+        kinked[self._kinks[1]] = True  # not known
         for i, at in zip(self.kinks.i, self.kinks.a, strict=True):
             near = 1e-8 * max(1.0, abs(at))
             kinked |= (self.i[k] == i) & (a <= at + near) & (b >= at - near)

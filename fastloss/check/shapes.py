@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastloss.check.lines import number
+from fastloss.check.lines import EPS, number
 from fastloss.check.shape import Estimate, Survey
 from fastloss.losses import Loss
 
@@ -44,11 +44,13 @@ def worst(survey: Survey, what: str, at: NDArray, got: NDArray, expected: NDArra
     return text
 
 
-def _outside(got: NDArray, sides: tuple[Estimate, Estimate], tolerance: float) -> tuple[NDArray, NDArray, NDArray]:
+def _outside(
+    got: NDArray, sides: tuple[Estimate, Estimate], tolerance: float, noise: NDArray
+) -> tuple[NDArray, NDArray, NDArray]:
     """Which numbers are not between the two one-sided estimates, the nearer estimate, and which could be judged."""
     left, right = sides
     with np.errstate(all="ignore"):
-        sizes = [tolerance * (np.abs(got) + np.abs(e.value)) + 4 * e.error for e in sides]
+        sizes = [tolerance * (np.abs(got) + np.abs(e.value)) + 4 * e.error + noise for e in sides]
         low = np.minimum(left.value - sizes[0], right.value - sizes[1])
         high = np.maximum(left.value + sizes[0], right.value + sizes[1])
         known = np.isfinite(low) & np.isfinite(high)
@@ -62,7 +64,7 @@ def gradient(loss: Loss, surveys: list[Survey]) -> Outcome:
     """The gradient is the loss's slope; at a kink it lies between the slopes of the two sides."""
     points, problems = 0, []
     for survey in surveys:
-        outside, expected, known = _outside(survey.slope, survey.sides, TOLERANCE)
+        outside, expected, known = _outside(survey.slope, survey.sides, TOLERANCE, 16 * survey.slope_noise)
         known &= survey.usable
         points += int(known.sum())
         at = np.flatnonzero(outside & survey.usable)
@@ -80,7 +82,9 @@ def hessian(loss: Loss, surveys: list[Survey]) -> Outcome:
     for survey in surveys:
         if survey.bend is None or not len(survey.on_axis):
             continue
-        outside, expected, known = _outside(survey.bend, survey.bend_sides, 1e-4)
+        outside, expected, known = _outside(
+            survey.bend, survey.bend_sides, 1e-4, 64 * EPS * survey.steepening[survey.on_axis]
+        )
         outside &= _also_beside(survey)
         points += int(known.sum())
         broken = np.flatnonzero(np.isnan(survey.bend))
@@ -184,6 +188,7 @@ def subgradient(loss: Loss, surveys: list[Survey]) -> Outcome:
             f, s, t = survey.value[on], survey.slope[on], survey.t[on]
             rise = s[:, None] * (t - t[:, None])
             allowed = 1e-9 * (np.abs(f[:, None]) + np.abs(f) + np.abs(rise)) + 64 * (noise[on][:, None] + noise[on])
+            allowed += 16 * survey.slope_noise[on][:, None] * np.abs(t - t[:, None])
             excess = np.where(f[:, None] + rise - f > allowed, f[:, None] + rise - f, 0)
             points += excess.size
             if np.any(excess):
