@@ -15,6 +15,7 @@ __all__ = [
     "SGDLossClassifier",
     "SGDLossRegressor",
     "__version__",
+    "check_loss",
     "get_loss",
     "gradient",
     "gradient_hessian",
@@ -35,6 +36,10 @@ def __getattr__(name: str) -> object:
         from fastloss import linear_model
 
         return getattr(linear_model, name)
+    if name == "check_loss":
+        from fastloss.check import check_loss
+
+        return check_loss
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

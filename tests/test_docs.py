@@ -128,6 +128,40 @@ def test_constraints():
 
 
 @pytest.mark.filterwarnings("error")
+def test_scipy_optimize():
+    found = load(ROOT / "examples" / "scipy_optimize.py").main()
+    values = list(found["linear"].values())
+    assert max(values) - min(values) < 1e-6 * max(values)
+    for method in ("L-BFGS-B", "trust-ncg"):
+        np.testing.assert_allclose(found["curve"][method], found["curve"]["SciPy's Huber"], atol=1e-4)
+        np.testing.assert_allclose(found["curve"][method], found["curve"]["truth"], atol=0.05)
+
+
+@pytest.mark.filterwarnings("error")
+def test_check_loss(capsys):
+    found = load(ROOT / "examples" / "check_loss.py").main()
+    assert not found["wrong"]
+    assert not found["report"].ok
+    assert "0.5 times what it should be" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("error")
+def test_torch_loss():
+    pytest.importorskip("torch", reason="the example trains a torch network")
+    found = load(ROOT / "examples" / "torch_loss.py").main()
+    for level in (0.1, 0.5, 0.9):
+        assert found[str(level)] == pytest.approx(level, abs=0.05)
+    assert found["robust"] < 0.5
+
+
+def test_torch_loss_without_torch(monkeypatch, capsys):
+    module = load(ROOT / "examples" / "torch_loss.py")
+    monkeypatch.setattr(module, "torch", None)
+    assert module.main() is None
+    assert "torch is not installed" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("error")
 def test_out_of_core(capsys):
     pytest.importorskip("pyarrow", reason="the example reads Parquet with pyarrow")
     assert load(ROOT / "examples" / "out_of_core.py").main() > 0.8

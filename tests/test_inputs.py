@@ -199,3 +199,44 @@ def test_stride_zero_inputs(name, dtype, isa):
     y, raw = everyday(name, n=1, dtype=dtype)
     y, raw = np.broadcast_to(y, 3000), np.broadcast_to(raw, 3000)
     assert not differing(plain(name, y.copy(), raw.copy()), plain(name, y, raw, np.broadcast_to(1.0, 3000)))
+
+
+class Capsule:
+    """An array of some other library: all it offers is DLPack."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+def test_dlpack(name, dtype):
+    y, raw = everyday(name, n=50, dtype=dtype)
+    weight = np.linspace(0, 2, 50)
+    assert not differing(plain(name, y, raw, weight), plain(name, Capsule(y), Capsule(raw), Capsule(weight)))
+
+
+def test_dlpack_that_cannot_be_read():
+    class Elsewhere(Capsule):
+        def __dlpack_device__(self):
+            return 2, 0  # a CUDA device
+
+        def __dlpack__(self, **options):
+            raise BufferError("its memory is on a GPU")
+
+    with pytest.raises(TypeError, match="raw_prediction cannot be read as an array: "):
+        fastloss.loss("huber", np.zeros(3), Elsewhere(np.zeros(3)))
+
+
+def test_array_that_is_part_of_a_graph():
+    """As torch's tensors are, whose gradient would be lost without a word."""
+
+    class Node(Capsule):
+        requires_grad = True
+
+    with pytest.raises(TypeError, match=r"y_true requires a gradient: fastloss\.interop\.torch .*y_true\.detach\(\)"):
+        fastloss.loss("huber", Node(np.zeros(3)), np.zeros(3))

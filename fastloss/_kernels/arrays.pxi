@@ -22,10 +22,15 @@ cdef cnp.ndarray _real_array(object values, str name):
     else:
         if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
             raise ValueError(f"{name} has masked entries; fill them, or give those samples weight 0")
+        if getattr(values, "requires_grad", False) is True:
+            raise TypeError(f"{name} requires a gradient: fastloss.interop.torch has the losses for torch's graph; "
+                            f"to leave the graph, pass {name}.detach()")
         try:
-            array = np.asarray(values)
-        except (ValueError, TypeError) as error:
-            raise type(error)(f"{name} cannot be read as an array: {error}") from error
+            foreign = hasattr(values, "__dlpack__") and not hasattr(values, "__array__")
+            array = np.from_dlpack(values) if foreign else np.asarray(values)
+        except (ValueError, TypeError, RuntimeError, BufferError) as error:
+            kind = ValueError if isinstance(error, ValueError) else TypeError
+            raise kind(f"{name} cannot be read as an array: {error}") from error
     if not (cnp.PyArray_ISINTEGER(array) or cnp.PyArray_ISFLOAT(array) or cnp.PyArray_ISBOOL(array)):
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
     return array
