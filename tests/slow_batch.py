@@ -1,7 +1,7 @@
-"""Losses over a whole batch, as their papers write them: slow, obvious, in long double, with derivatives by differences.
+"""Losses over a whole batch, as their papers write them: slow, obvious, in long double; derivatives by differences.
 
-``value(name, y, raw, weight, group, **params)`` is the mean.  ``frozen`` returns it as a function of raw alone, with what
-the loss holds fixed (LambdaRank's order and weights) taken at the given scores.
+``value(name, y, raw, weight, group, **params)`` is the mean.  ``frozen`` returns it as a function of raw alone, with
+what the loss holds fixed (LambdaRank's order and weights) taken at the given scores.
 """
 
 import math

@@ -794,7 +794,7 @@ def overlap(Kernel kernel not None, const double[::1] y, const double[::1] raw, 
 
 
 # ----------------------------------------------------------------------------------------- Lovász extension
-def lovasz(const double[::1] raw, const double[::1] weight, const uint8_t[::1] positive, int bend):
+def lovasz(const double[::1] raw, const double[::1] weight, const uint8_t[::1] positive, int bend, n_threads):
     """Lovász hinge: the convex closure of the Jaccard loss of the rows with an error, at the errors 1 - m.
 
     Parameters
@@ -802,6 +802,8 @@ def lovasz(const double[::1] raw, const double[::1] weight, const uint8_t[::1] p
     raw, weight : ndarray (n,), float64
     positive : ndarray (n,), uint8
     bend : NO_HESSIAN, EXACT or UPPER_BOUND
+    n_threads : int or None
+        Checked; one thread sorts and sums.
 
     Returns
     -------
@@ -809,6 +811,7 @@ def lovasz(const double[::1] raw, const double[::1] weight, const uint8_t[::1] p
     gradient, hessian : ndarray (n,)
     """
     cdef Py_ssize_t n = raw.shape[0], i, at
+    resolve_threads(n_threads, 1)
     gradient, hessian = np.zeros(n), np.zeros(n if bend else 0)
     if n == 0:
         return 0.0, gradient, hessian

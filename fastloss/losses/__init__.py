@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from fastloss.losses._base import Loss
+from fastloss.losses._batch import BatchLoss
 from fastloss.losses.batch import *  # noqa: F403 - a new class is public without a line here; __all__ below
 from fastloss.losses.binary import *  # noqa: F403
 from fastloss.losses.counts import *  # noqa: F403

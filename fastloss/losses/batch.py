@@ -20,7 +20,6 @@ from fastloss.losses.binary import LogLoss
 
 __all__ = [
     "ApproxNdcg",
-    "BatchLoss",
     "Dice",
     "Jaccard",
     "Lambdarank",
@@ -520,7 +519,7 @@ class LovaszHinge(_TwoClasses):
     def _terms(self, data: Batch, raw: NDArray, bend: int, n_threads: int | None) -> tuple[float, NDArray, NDArray]:
         if np.isnan(raw).any():
             return math.nan, np.full(len(raw), np.nan), np.full(len(raw) if bend else 0, np.nan)
-        return batch.lovasz(raw, data.weight, data.prepared, bend)
+        return batch.lovasz(raw, data.weight, data.prepared, bend, n_threads)
 
     def _prepare(self, y: NDArray, weight: NDArray, starts: NDArray) -> NDArray:
         return (y > 0).astype(np.uint8)
