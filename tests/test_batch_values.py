@@ -173,6 +173,14 @@ def test_hinges_bound_the_area():
             assert fastloss.loss("pairwise_auc", y, raw, weight, surrogate=surrogate) >= lost
 
 
+def test_huge_scores_overflow_to_infinity():
+    """Not to NaN, the difference of two infinities."""
+    for raw, expected in (([-1e200, 1e200, 1e200, 2e200], np.inf), ([-1e308, 1e308, 1e308, -1e308], np.inf)):
+        assert fastloss.loss("pairwise_auc", [1, 0, 0, 0], raw) == expected
+    assert fastloss.loss("pairwise_auc", [1, 0], [-1e300, 1e300], surrogate="hinge") == 2e300
+    assert fastloss.loss("pairwise_auc", [1, 0], [1e308, -1e308]) == 0
+
+
 # ranking --------------------------------------------------------------------------------------------------------
 
 
@@ -244,6 +252,11 @@ def test_lambdarank_is_lightgbms(normalize):
         data = lgb.Dataset(X, y, group=groups, params={"verbose": -1})
         trees[name] = lgb.train({**shared, **params}, data, num_boost_round=10).predict(X, raw_score=True)
     np.testing.assert_allclose(trees["ours"], trees["theirs"], atol=2e-4 * np.ptp(trees["theirs"]))
+
+
+def test_truncation_may_be_any_number():
+    y, raw = [0, 2, 1], [0.3, 0.2, 0.1]
+    assert fastloss.loss("lambdarank", y, raw, truncation=10**30) == fastloss.loss("lambdarank", y, raw, truncation=3)
 
 
 def test_grades_of_listnet_may_be_large():

@@ -13,7 +13,7 @@ import numpy as np
 cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport prange
-from libc.math cimport fabs, log, log2
+from libc.math cimport INFINITY, fabs, log, log2
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy, memset
 
@@ -210,7 +210,7 @@ cdef double sweep(const Side *side, const Side *other, int sign, bint squared, i
         at = j if sign > 0 else side.n - 1 - j
         t = sign * side.score[at]
         w = side.weight[at]
-        if j:
+        if j and a0 > 0 and t > before:
             delta = t - before
             a2 += delta * (2 * a1 + delta * a0)
             a1 += delta * a0
@@ -232,7 +232,7 @@ cdef double sweep(const Side *side, const Side *other, int sign, bint squared, i
         grad[side.row[at]] = sign * w * (2 * a1 if squared else a0)
         if bend == AS_IT_IS:
             hess[side.row[at]] = 2 * w * a0 if squared else 0
-    return total + lost
+    return total + lost if total < INFINITY else total
 
 
 cdef void split(const Item *items, const double *raw, const double *weight, const uint8_t *positive, Py_ssize_t n,

@@ -90,7 +90,7 @@ class BatchLoss(Loss):
 
     def _factors(self, data: Batch) -> tuple[float, float]:
         """Factors of `_terms` for "mean" (NaN where there is none) and "sum": here the value is a mean already."""
-        total = math.fsum(data.weight)
+        total = float(np.sum(data.weight))
         return (1.0 if total > 0 else math.nan), total
 
     # The methods ------------------------------------------------------------------------------------------------

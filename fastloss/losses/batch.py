@@ -89,7 +89,7 @@ class PairwiseAuc(_TwoClasses):
 
     def _factors(self, data: Batch) -> tuple[float, float]:
         positive = data.y > 0
-        pairs = math.fsum(data.weight[positive]) * math.fsum(data.weight[~positive])
+        pairs = float(np.sum(data.weight[positive])) * float(np.sum(data.weight[~positive]))
         return (1 / pairs if pairs > 0 else math.nan), 1.0
 
     def _prepare(self, y: NDArray, weight: NDArray, starts: NDArray) -> NDArray:
@@ -106,7 +106,7 @@ class PairwiseAuc(_TwoClasses):
         if bend == batch.UPPER_BOUND:
             bound = {"squared_hinge": 2.0, "hinge": 1.0, "logistic": 0.25}[self.surrogate]
             positive = data.y > 0
-            of_others = np.where(positive, math.fsum(data.weight[~positive]), math.fsum(data.weight[positive]))
+            of_others = np.where(positive, float(np.sum(data.weight[~positive])), float(np.sum(data.weight[positive])))
             hessian = bound * data.weight * of_others
         return total, gradient, hessian
 
@@ -179,7 +179,7 @@ class _Ranking(BatchLoss):
         )
         gradient, hessian = (np.empty_like(part) for part in derivatives)
         gradient[order], hessian[order[: len(hessian)]] = derivatives
-        return math.fsum(values), gradient, hessian
+        return float(np.sum(values)), gradient, hessian
 
 
 class PairwiseLogistic(_Ranking):
@@ -262,7 +262,7 @@ class Lambdarank(_Ranking):
     def _terms(self, data: Batch, raw: NDArray, bend: int, n_threads: int | None) -> tuple[float, NDArray, NDArray]:
         gain, ideal = data.prepared
         order = batch.order_in_groups(raw, data.starts)
-        settings = {"scale": self.sigmoid, "truncation": self.truncation, "flag": self.normalize}
+        settings = {"scale": self.sigmoid, "truncation": min(self.truncation, len(raw)), "flag": self.normalize}
         return self._in_order(data, order, raw, gain, bend, n_threads, ideal, **settings)
 
 
