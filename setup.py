@@ -102,7 +102,7 @@ def extensions() -> list[Extension]:
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
             extra_compile_args=[*ARITHMETIC],
         )
-        for name in ("dispatch", "linear", "sgd")
+        for name in ("batch", "dispatch", "linear", "sgd")
         if (ROOT / "fastloss" / "_kernels" / f"{name}.pyx").exists()
     ]
     return kernels + threaded

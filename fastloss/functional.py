@@ -1,7 +1,7 @@
 """The losses as functions of a name: the same methods without an object.
 
 Every function takes the name (or a Loss), the arguments of the method of that name in
-:class:`fastloss.losses.Loss`, and the loss's own parameters as keywords.
+:class:`fastloss.losses.Loss`, and the loss's own parameters as keywords; `group` is for ranking losses.
 """
 
 from __future__ import annotations
@@ -10,10 +10,19 @@ from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
-from fastloss.losses import Loss, get_loss
+from fastloss.losses import BatchLoss, Loss, get_loss
 from fastloss.losses._base import Hessian, Reduction
 
 __all__ = ["gradient", "gradient_hessian", "loss", "loss_gradient"]
+
+
+def _groups(loss: Loss, group: ArrayLike | None) -> dict[str, Any]:
+    """The argument `group` for the losses that have it."""
+    if isinstance(loss, BatchLoss):
+        return {"group": group}
+    if group is not None:
+        raise TypeError(f"group is for ranking losses: {loss.name} has no groups")
+    return {}
 
 
 def loss(
@@ -22,6 +31,7 @@ def loss(
     raw_prediction: ArrayLike,
     sample_weight: ArrayLike | None = None,
     *,
+    group: ArrayLike | None = None,
     reduction: Reduction = "mean",
     loss_out: NDArray | None = None,
     n_threads: int | None = None,
@@ -35,8 +45,15 @@ def loss(
     >>> fastloss.loss("huber", [0.0, 0.0], [0.5, 3.0], delta=1.0)
     1.3125
     """
-    return get_loss(name, **params).loss(
-        y_true, raw_prediction, sample_weight, reduction=reduction, loss_out=loss_out, n_threads=n_threads
+    instance = get_loss(name, **params)
+    return instance.loss(
+        y_true,
+        raw_prediction,
+        sample_weight,
+        reduction=reduction,
+        loss_out=loss_out,
+        n_threads=n_threads,
+        **_groups(instance, group),
     )
 
 
@@ -46,6 +63,7 @@ def gradient(
     raw_prediction: ArrayLike,
     sample_weight: ArrayLike | None = None,
     *,
+    group: ArrayLike | None = None,
     reduction: Reduction = "mean",
     gradient_out: NDArray | None = None,
     n_threads: int | None = None,
@@ -59,8 +77,15 @@ def gradient(
     >>> fastloss.gradient("quantile", [1.0, -1.0], [0.0, 0.0], quantile=0.75, reduction="sum")
     array([-0.75,  0.25])
     """
-    return get_loss(name, **params).gradient(
-        y_true, raw_prediction, sample_weight, reduction=reduction, gradient_out=gradient_out, n_threads=n_threads
+    instance = get_loss(name, **params)
+    return instance.gradient(
+        y_true,
+        raw_prediction,
+        sample_weight,
+        reduction=reduction,
+        gradient_out=gradient_out,
+        n_threads=n_threads,
+        **_groups(instance, group),
     )
 
 
@@ -70,6 +95,7 @@ def loss_gradient(
     raw_prediction: ArrayLike,
     sample_weight: ArrayLike | None = None,
     *,
+    group: ArrayLike | None = None,
     reduction: Reduction = "mean",
     loss_out: NDArray | None = None,
     gradient_out: NDArray | None = None,
@@ -84,7 +110,8 @@ def loss_gradient(
     >>> fastloss.loss_gradient("log_loss", [1, 0], [0.0, 0.0], pos_weight=3.0)
     (1.3862943611198906, array([-0.75,  0.25]))
     """
-    return get_loss(name, **params).loss_gradient(
+    instance = get_loss(name, **params)
+    return instance.loss_gradient(
         y_true,
         raw_prediction,
         sample_weight,
@@ -92,6 +119,7 @@ def loss_gradient(
         loss_out=loss_out,
         gradient_out=gradient_out,
         n_threads=n_threads,
+        **_groups(instance, group),
     )
 
 
@@ -101,6 +129,7 @@ def gradient_hessian(
     raw_prediction: ArrayLike,
     sample_weight: ArrayLike | None = None,
     *,
+    group: ArrayLike | None = None,
     reduction: Reduction = "mean",
     gradient_out: NDArray | None = None,
     hessian_out: NDArray | None = None,
@@ -116,7 +145,8 @@ def gradient_hessian(
     >>> fastloss.gradient_hessian("poisson", [1.0], [0.0])
     (array([0.]), array([1.]))
     """
-    return get_loss(name, **params).gradient_hessian(
+    instance = get_loss(name, **params)
+    return instance.gradient_hessian(
         y_true,
         raw_prediction,
         sample_weight,
@@ -125,4 +155,5 @@ def gradient_hessian(
         hessian_out=hessian_out,
         hessian=hessian,
         n_threads=n_threads,
+        **_groups(instance, group),
     )

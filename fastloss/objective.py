@@ -11,7 +11,8 @@ import threadpoolctl
 from numpy.typing import ArrayLike, NDArray
 
 from fastloss._kernels import dispatch, linear
-from fastloss.losses import Loss, get_loss
+from fastloss._whole_batch import WholeBatch
+from fastloss.losses import BatchLoss, Loss, get_loss
 
 __all__ = ["LinearObjective"]
 
@@ -36,7 +37,7 @@ class LinearObjective:
         What the loss wants: targets, T targets for T outputs (the loss is their sum), or for a multiclass loss labels
         or (n, K) soft targets.
     loss : str or Loss, default "squared_error"
-        One of :func:`fastloss.list_losses`, or a Loss.
+        One of :func:`fastloss.list_losses`, a loss over the whole batch (``list_losses(kind="batch")``), or a Loss.
     alpha : float, default 0.0
         Strength of the penalty ½·alpha·‖coef‖², >= 0; the intercept is not penalised.
     fit_intercept : bool, default True
@@ -47,6 +48,8 @@ class LinearObjective:
         Added to the raw predictions, e.g. the logarithm of an exposure.
     n_classes : int, optional
         K, for a multiclass loss with labels; by default the largest label + 1.
+    group : array-like of shape (G,), optional
+        For ranking losses: the sizes of consecutive groups of rows.
     n_threads : int, optional
         Number of threads; None for as many as are useful. Results do not depend on it.
 
@@ -75,6 +78,9 @@ class LinearObjective:
     size of the coefficients; nothing of the length of y is stored. Up to K·d = 1e6 coefficients chunks of rows are
     summed up side by side; beyond, threads share the coefficients. Ctrl-C is noticed between tiles.
 
+    A loss over the whole batch takes two passes over X, some float64 vectors of the length of y, and has no hessian
+    products; losses of pairs of scores do not depend on the intercept.
+
     Examples
     --------
     >>> import fastloss, numpy as np
@@ -101,6 +107,7 @@ class LinearObjective:
         sample_weight: ArrayLike | None = None,
         offset: ArrayLike | None = None,
         n_classes: int | None = None,
+        group: ArrayLike | None = None,
         n_threads: int | None = None,
     ) -> None:
         self.loss = get_loss(loss)
@@ -116,8 +123,10 @@ class LinearObjective:
         self.n_scores = self._count_scores(targets, n_classes)
         self.dtype = np.dtype(np.float32 if self._X.dtype.newbyteorder("=") == np.float32 else np.float64)
         weights, offsets = _checked_weights(sample_weight, n), self._checked_offset(offset, n)
+        if group is not None and not isinstance(self.loss, BatchLoss):
+            raise TypeError(f"group is for ranking losses: {self.loss.name} has no groups")
         self._beside_X = (targets, weights, offsets, self.n_scores, self.dtype == np.float32, n_threads)
-        self._compiled = self._compile()
+        self._compiled = self._compile(group)
 
     # --------------------------------------------------------------------------------------------- evaluation
     def __call__(self, w: ArrayLike) -> tuple[float, NDArray]:
@@ -292,8 +301,11 @@ class LinearObjective:
             raise ValueError(f"y_true[{place}] = {y[place].item()!r}: {self.loss.name} needs labels 0, 1, ...")
         return max(1, int(top) + 1)
 
-    def _compile(self) -> linear.Linear:
+    def _compile(self, group: ArrayLike | None) -> linear.Linear | WholeBatch:
         X = csr_parts(self._X) if sp.issparse(self._X) else self._X
+        if isinstance(self.loss, BatchLoss):
+            targets, weights, offset, _, single, n_threads = self._beside_X
+            return WholeBatch(self.loss, X, targets, weights, offset, single, n_threads, group)
         return linear.Linear(self.loss._kernel, X, *self._beside_X)
 
     def _checked_offset(self, offset: ArrayLike | None, n: int) -> NDArray | None:

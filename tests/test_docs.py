@@ -162,6 +162,28 @@ def test_torch_loss_without_torch(monkeypatch, capsys):
 
 
 @pytest.mark.filterwarnings("error")
+def test_auc():
+    areas = load(ROOT / "examples" / "auc.py").main()
+    assert areas["pairwise_auc"][0] > areas["log_loss"][0] > 0.9
+    assert areas["pairwise_auc"][1] > areas["log_loss"][1] - 0.01
+
+
+@pytest.mark.filterwarnings("error")
+def test_ranking():
+    found = load(ROOT / "examples" / "ranking.py").main()
+    assert found["listnet"] > found["squared_error"] > 0.6
+    assert found["approx_ndcg"] > found["squared_error"]
+    assert found["pairwise_logistic"] > found["squared_error"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_black_box_metric():
+    found = load(ROOT / "examples" / "black_box_metric.py").main()
+    assert found["1 - F1"][1] < found["1 - F1"][0] - 0.05
+    assert found["0-1 error"][1] < found["0-1 error"][0]
+
+
+@pytest.mark.filterwarnings("error")
 def test_out_of_core(capsys):
     pytest.importorskip("pyarrow", reason="the example reads Parquet with pyarrow")
     assert load(ROOT / "examples" / "out_of_core.py").main() > 0.8

@@ -136,6 +136,12 @@ cdef cnp.ndarray _check_output(object out, str name, Layout wanted, others):
     return array
 
 
+def result_like(out, str name, raw, others):
+    """The caller's output buffer after its checks, or a new array in raw's memory order; `raw` is floating."""
+    cdef cnp.ndarray like = raw
+    return _result(out, name, like, cnp.PyArray_TYPE(like), others)
+
+
 # ----------------------------------------------------------------------------------------- tiles
 cdef void convert(const source *values, Py_ssize_t step, real *tile, Py_ssize_t tile_step, Py_ssize_t n) noexcept nogil:
     """tile = values, `step` bytes apart, aligned or not."""

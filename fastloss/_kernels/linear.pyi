@@ -5,6 +5,8 @@ from fastloss._kernels.dispatch import Kernel
 VALUE: int
 PRODUCT: int
 DIAGONAL: int
+SCORES: int
+SLOPES: int
 
 def first_descent(values: NDArray) -> int: ...
 def first_outside(values: NDArray, end: int) -> int: ...
@@ -22,5 +24,9 @@ class Linear:
         n_threads: int | None,
     ) -> None: ...
     def evaluate(
-        self, mode: int, w: tuple[NDArray, NDArray], v: tuple[NDArray, NDArray] | None = None
+        self,
+        mode: int,
+        w: tuple[NDArray, NDArray],
+        v: tuple[NDArray, NDArray] | None = None,
+        whole: NDArray | None = None,
     ) -> tuple[float, NDArray, NDArray]: ...

@@ -11,8 +11,8 @@ classes (one or two vectors' worth) for every feature, [panel][feature][class]; 
 simd.h): 120 (float64) and 230 (float32) Gflop/s on one AVX-512 core where a BLAS may reach a few per cent more, without
 its threads, its packing of small operands and its dependence on how many of them there are.
 
-A loss over the whole batch would need all raw predictions before the first gradient: `forward` and `backward` are
-separate for that, to be run as two passes.
+A loss over the whole batch needs all raw predictions before the first gradient: that is two passes, one that ends with
+`forward` and one that begins with `backward`, and vectors of all raw predictions and slopes between them.
 
 Sums over the rows are added up per tile in the working dtype and over tiles in float64.  Two ways to share the work:
 
@@ -65,11 +65,15 @@ cnp.import_array()
 VALUE = 0
 PRODUCT = 1
 DIAGONAL = 2
+SCORES = 3
+SLOPES = 4
 
 cdef enum:
     MODE_VALUE = 0              # loss and gradient
     MODE_PRODUCT = 1            # hessian times a direction
     MODE_DIAGONAL = 2           # diagonal of the hessian
+    MODE_SCORES = 3             # raw predictions of all rows, into `whole`
+    MODE_SLOPES = 4             # X' times `whole`
     WANT_LOSS = 1
     WANT_GRADIENT = 2
     WANT_HESSIAN = 4
@@ -113,6 +117,7 @@ cdef struct Plan:
     const void *v_intercept
     Input offset
     int mode
+    void *whole                 # one number per row, K = 1
     # tiles
     Py_ssize_t rows             # of a tile
     Py_ssize_t block            # rows of a kernel's call
@@ -450,6 +455,18 @@ cdef void middle(const Plan *plan, const Job *job, Worker *worker, Py_ssize_t fi
     pack(plan, job, out, r0, rows, z)
 
 
+cdef bint exchange(const Plan *plan, const Job *job, Worker *worker, Py_ssize_t first, Py_ssize_t rows,
+                   real *z) noexcept nogil:
+    """A tile's raw predictions to `whole`, or its slopes from there; whether that was all."""
+    cdef real *whole = <real *>plan.whole + first
+    if plan.mode == MODE_SCORES:
+        shift(plan, job, <const real *>plan.intercept, &plan.offset, first, rows, worker, z)
+        memcpy(whole, z, rows * sizeof(real))
+    else:
+        memcpy(z, whole, rows * sizeof(real))
+    return plan.mode == MODE_SCORES
+
+
 # ----------------------------------------------------------------------------------------- chunks
 cdef void run_tile(const Plan *plan, const Job *job, Worker *worker, Py_ssize_t first, Py_ssize_t rows, double *g,
                    ChunkResult *result, real like) noexcept nogil:
@@ -457,9 +474,14 @@ cdef void run_tile(const Plan *plan, const Job *job, Worker *worker, Py_ssize_t 
     cdef Py_ssize_t ld = 0, r = 0
     cdef const real *x = rows_of(plan, worker, first, rows, &ld, like)
     cdef real *z = <real *>worker.z
-    forward(plan, x, ld, first, 0, rows, 0, plan.panels, <const real *>plan.w, z)
+    if plan.mode != MODE_SLOPES:
+        forward(plan, x, ld, first, 0, rows, 0, plan.panels, <const real *>plan.w, z)
     if plan.mode == MODE_PRODUCT:
         forward(plan, x, ld, first, 0, rows, 0, plan.panels, <const real *>plan.v, <real *>worker.u)
+    if plan.whole != NULL:
+        if exchange(plan, job, worker, first, rows, z):
+            return
+        r = rows
     while r < rows and result.refused < 0:
         middle(plan, job, worker, first, r, min(plan.block, rows - r), z, <const real *>worker.u, result)
         r += plan.block
@@ -550,10 +572,14 @@ cdef void share_tile(const Plan *plan, const Job *job, int n_threads, char *memo
     cdef Py_ssize_t items = plan.panels if plan.panels >= n_threads else n_threads
     settle(plan, job, &common, memory)
     cdef const real *x = rows_of(plan, &common, first, rows, &ld, like)
-    for k in prange(items, num_threads=n_threads, schedule="dynamic"):
+    for k in prange(items if plan.mode != MODE_SLOPES else 0, num_threads=n_threads, schedule="dynamic"):
         share_forward(plan, x, ld, first, rows, k, items, <const real *>plan.w, <real *>common.z)
         if plan.mode == MODE_PRODUCT:
             share_forward(plan, x, ld, first, rows, k, items, <const real *>plan.v, <real *>common.u)
+    if plan.whole != NULL:
+        if exchange(plan, job, &common, first, rows, <real *>common.z):
+            return
+        blocks = 0
     for k in prange(blocks, num_threads=n_threads, schedule="dynamic"):
         share_middle(plan, job, memory + threadid() * plan.worker_bytes, first, k * plan.block,
                      min(plan.block, rows - k * plan.block), <real *>common.z, <const real *>common.u, &results[k])
@@ -763,14 +789,17 @@ cdef class Linear:
         self.factor = 1 / weights
         return 0
 
-    def evaluate(self, int mode, w, v=None):
+    def evaluate(self, int mode, w, v=None, whole=None):
         """Sums over the samples, divided by the sum of the weights.
 
         Parameters
         ----------
-        mode : VALUE, PRODUCT or DIAGONAL
+        mode : VALUE, PRODUCT, DIAGONAL, SCORES or SLOPES
         w, v : tuple (coef (K, d), intercept (K,))
             Coefficients, and for PRODUCT the direction; of the working dtype.
+        whole : ndarray (n,), contiguous, of the working dtype
+            For one score per sample: SCORES writes the raw predictions there, SLOPES takes the slopes from there, whose
+            sums it returns as they are.
 
         Returns
         -------
@@ -791,13 +820,17 @@ cdef class Linear:
         self.cut()
         plan = self.plan
         plan.mode = mode
+        bends = mode == MODE_PRODUCT or mode == MODE_DIAGONAL
         bind_kernel(&job, self.kernel, self.single, plan.K,
-                    WANT_LOSS | WANT_GRADIENT if mode == MODE_VALUE else WANT_GRADIENT | WANT_HESSIAN, "exact",
+                    WANT_GRADIENT | WANT_HESSIAN if bends else WANT_LOSS | WANT_GRADIENT, "exact",
                     mode == MODE_PRODUCT)
         bind_targets(&job, self.kernel, self.y, self.weight)
         job.n = plan.n
         job.factor = self.factor
         plan.block = min(plan.rows, max(<Py_ssize_t>LEAST_BLOCK, job.rows_per_block))
+        if whole is not None:
+            plan.whole = cnp.PyArray_DATA(whole)
+            plan.block = plan.rows
         job.rows_per_block = plan.block
         packed = self.packed(w)
         plan.w, plan.intercept = cnp.PyArray_DATA(packed[0]), cnp.PyArray_DATA(packed[1])

@@ -27,7 +27,7 @@ from fastloss.linear_model.optimum.columns import MomentsOverflowError
 from fastloss.linear_model.problem import Problem, product
 from fastloss.linear_model.record import CallbackSupport, Record
 from fastloss.linear_model.schedules import PASSIVE, Progress, State, warn_about
-from fastloss.losses import Loss, get_loss
+from fastloss.losses import BatchLoss, Loss, get_loss, list_losses
 
 # What X may be, in scikit-learn's words.
 ROWS: dict[str, Any] = {
@@ -83,6 +83,11 @@ class BaseSGD(CallbackSupport, BaseEstimator):
 
     def _make_loss(self) -> Loss:
         """The loss the parameters ask for."""
+        if isinstance(self.loss, BatchLoss) or self.loss in list_losses("batch"):
+            raise ValueError(
+                f"loss={self.loss!r} is a loss over the whole batch, no sum over samples that {type(self).__name__} "
+                "could take steps on; minimise it with fastloss.LinearObjective(X, y, loss=...)"
+            )
         if isinstance(self.loss, Loss):
             if self.loss_params:
                 raise ValueError(f"loss_params needs a loss given by name; {self.loss!r} already has its parameters")

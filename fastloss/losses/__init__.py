@@ -6,13 +6,15 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from fastloss.losses._base import Loss
-from fastloss.losses.binary import *  # noqa: F403 - a new class is public without a line here; __all__ below
+from fastloss.losses._batch import BatchLoss
+from fastloss.losses.batch import *  # noqa: F403 - a new class is public without a line here; __all__ below
+from fastloss.losses.binary import *  # noqa: F403
 from fastloss.losses.counts import *  # noqa: F403
 from fastloss.losses.multiclass import *  # noqa: F403
 from fastloss.losses.regression import *  # noqa: F403
 
-Kind = Literal["regression", "binary", "multiclass"]
-KINDS = ("regression", "binary", "multiclass")
+Kind = Literal["regression", "binary", "multiclass", "batch"]
+KINDS = ("regression", "binary", "multiclass", "batch")
 
 
 def _concrete(cls: type[Loss]) -> dict[str, type[Loss]]:
@@ -26,17 +28,17 @@ def _concrete(cls: type[Loss]) -> dict[str, type[Loss]]:
 
 _CLASSES = dict(sorted(_concrete(Loss).items()))
 
-__all__ = ["Loss", "get_class", "get_loss", "list_losses"]
+__all__ = ["BatchLoss", "Loss", "get_class", "get_loss", "list_losses"]
 __all__ += sorted(cls.__name__ for cls in _CLASSES.values())
 
 
 def list_losses(kind: Kind | None = None) -> tuple[str, ...]:
-    """Names of the losses, sorted.
+    """Names of the per-sample losses, or of one kind of losses, sorted.
 
     Parameters
     ----------
-    kind : {"regression", "binary", "multiclass"}, optional
-        Only those for this kind of target.
+    kind : {"regression", "binary", "multiclass", "batch"}, optional
+        Only those for this kind of target; "batch": the losses over a whole batch, which are listed only then.
 
     Examples
     --------
@@ -45,8 +47,8 @@ def list_losses(kind: Kind | None = None) -> tuple[str, ...]:
     True
     """
     if kind not in (None, *KINDS):
-        raise ValueError(f"kind must be 'regression', 'binary', 'multiclass' or None, got {kind!r}")
-    return tuple(name for name, cls in _CLASSES.items() if kind in (None, cls.kind))
+        raise ValueError(f"kind must be 'regression', 'binary', 'multiclass', 'batch' or None, got {kind!r}")
+    return tuple(name for name, cls in _CLASSES.items() if cls.kind == kind or (kind is None and cls.kind != "batch"))
 
 
 def get_class(name: str) -> type[Loss]:
@@ -70,7 +72,7 @@ def get_loss(loss: str | Loss, **params: Any) -> Loss:
     Parameters
     ----------
     loss : str or Loss
-        One of :func:`list_losses`, or a Loss, which is returned as it is (and then takes no parameters).
+        A name of :func:`list_losses`, or a Loss, which is returned as it is (and then takes no parameters).
     **params
         The loss's parameters.
 

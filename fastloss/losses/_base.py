@@ -184,8 +184,8 @@ class Loss:
     ----------
     name : str
         The string :func:`fastloss.get_loss` takes.
-    kind : {"regression", "binary", "multiclass"}
-        What `y_true` is; "multiclass" losses have K scores per sample.
+    kind : {"regression", "binary", "multiclass", "batch"}
+        What `y_true` is; "multiclass" losses have K scores per sample, "batch" losses one value for all samples.
     target : str
         The values of `y_true` the loss is defined for, in words.
     link : {"identity", "log", "logit", "sign", "softmax", "argmax"}
@@ -201,7 +201,7 @@ class Loss:
     """
 
     name: ClassVar[str] = ""
-    kind: ClassVar[Literal["regression", "binary", "multiclass"]] = "regression"
+    kind: ClassVar[Literal["regression", "binary", "multiclass", "batch"]] = "regression"
     target: ClassVar[str] = "any real number"
     link: ClassVar[Literal["identity", "log", "logit", "sign", "softmax", "argmax"]] = "identity"
     always_convex: ClassVar[bool] = True
