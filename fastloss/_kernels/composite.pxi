@@ -1,0 +1,608 @@
+# Losses made of losses, included in dispatch.pyx.
+#
+# A composite is a list of terms: the kernels of a loss, its factor, its temperature.  Its own kernels have the block
+# signature like all others: they call the terms' kernels on a piece of the block that stays in L1, and add up.
+# Whatever walks over data (dispatch, linear objectives, SGD) therefore takes a composite as it takes any loss, in one
+# pass.  They find the terms through `params`: models of one SGD fit differ in that pointer.
+#
+# Two forms.  A sum applies every term to every element.  With `width` > 0 the block is a tile (rows, width), each term
+# belongs to one of its columns, and NaN targets are masked: their elements are 0 and no kernel sees them.
+
+cdef enum:
+    PIECE = 256             # elements of a call: four float64 arrays of them are 8 kB
+    FORM_ROWS = 0           # of score kernels
+    FORM_ROWS_PRODUCT = 1
+    FORM_LANES = 2
+    FORM_LANES_PRODUCT = 3
+
+cdef struct Term:
+    const LossKernels *points
+    const ScoreKernels *scores
+    const double *params32
+    const double *params64
+    void *data
+    double factor32         # rounded to float32
+    double factor64
+    double temperature32
+    double temperature64
+    double level            # added to the loss of every element that is not masked
+    Py_ssize_t column
+
+cdef struct Composite:
+    Py_ssize_t count
+    Py_ssize_t width        # 0: a sum
+    Term *terms
+
+
+# ----------------------------------------------------------------------------------------- one term
+cdef inline real factor_of(const Term *term, real like) noexcept nogil:
+    if real is float:
+        return <real>term.factor32
+    else:
+        return <real>term.factor64
+
+
+cdef inline real temperature_of(const Term *term, real like) noexcept nogil:
+    if real is float:
+        return <real>term.temperature32
+    else:
+        return <real>term.temperature64
+
+
+cdef inline Py_ssize_t call_term(const Term *term, bint fisher, const real *y, const real *raw, real *loss, real *grad,
+                                 real *hess, Py_ssize_t n) noexcept nogil:
+    cdef const LossKernels *points = term.points
+    if real is float:
+        if fisher:
+            points.fisher_f32(y, raw, NULL, NULL, hess, n, term.params32, term.data)
+            return n
+        return points.f32(y, raw, loss, grad, hess, n, term.params32, term.data)
+    else:
+        if fisher:
+            points.fisher_f64(y, raw, NULL, NULL, hess, n, term.params64, term.data)
+            return n
+        return points.f64(y, raw, loss, grad, hess, n, term.params64, term.data)
+
+
+cdef inline real *wanted(const real *out, real *tile) noexcept nogil:
+    """A tile for what is wanted at `out`."""
+    return NULL if out == NULL else tile
+
+
+cdef inline void add_scaled(real factor, const real *x, real *out, Py_ssize_t n) noexcept nogil:
+    if real is float:
+        _active.rows32.axpy(factor, x, out, n)
+    else:
+        _active.rows64.axpy(factor, x, out, n)
+
+
+cdef inline void collect(real factor, const real *x, real *out, bint first, Py_ssize_t n) noexcept nogil:
+    """out = factor * x, or += behind the first term."""
+    if out == NULL:
+        return
+    if first:
+        scaled(x, NULL, factor, out, n)
+    else:
+        add_scaled(factor, x, out, n)
+
+
+cdef inline const real *cooled(const Term *term, const real *raw, real *tile, Py_ssize_t n) noexcept nogil:
+    """raw / temperature."""
+    cdef real temperature = temperature_of(term, <real>0)
+    cdef Py_ssize_t i
+    if temperature == 1:
+        return raw
+    for i in range(n):
+        tile[i] = raw[i] / temperature
+    return tile
+
+
+cdef inline void clear(real *tile, Py_ssize_t n) noexcept nogil:
+    if tile != NULL:
+        memset(tile, 0, n * sizeof(real))
+
+
+# ----------------------------------------------------------------------------------------- sums
+cdef Py_ssize_t sum_piece(const Composite *composite, bint fisher, const real *y, const real *raw, real *loss,
+                          real *grad, real *hess, Py_ssize_t n) noexcept nogil:
+    """All terms at at most PIECE elements."""
+    cdef real raw_tile[PIECE]
+    cdef real losses[PIECE]
+    cdef real slopes[PIECE]
+    cdef real bends[PIECE]
+    cdef real factor, temperature
+    cdef const Term *term
+    cdef Py_ssize_t k, accepted, refused = n
+    cdef bint first = True
+    for k in range(composite.count):
+        term = &composite.terms[k]
+        factor, temperature = factor_of(term, <real>0), temperature_of(term, <real>0)
+        if factor == 0:         # the term only says which targets it takes: 0 * inf would be NaN
+            accepted = n if fisher else call_term(term, False, y, raw, losses, <real *>NULL, <real *>NULL, n)
+        elif first and factor == 1 and temperature == 1:
+            accepted = call_term(term, fisher, y, raw, loss, grad, hess, n)
+            first = False
+        else:
+            accepted = call_term(term, fisher, y, cooled(term, raw, raw_tile, n), wanted(loss, losses),
+                                 wanted(grad, slopes), wanted(hess, bends), n)
+            collect(factor, losses, loss, first, n)
+            collect(factor / temperature, slopes, grad, first, n)
+            collect(factor / temperature / temperature, bends, hess, first, n)
+            first = False
+        refused = min(refused, accepted)
+    if first:
+        clear(loss, n)
+        clear(grad, n)
+        clear(hess, n)
+    return refused
+
+
+cdef inline real *after(real *tile, Py_ssize_t n) noexcept nogil:
+    return NULL if tile == NULL else tile + n
+
+
+cdef Py_ssize_t run_composite(const Composite *composite, bint fisher, const real *y, const real *raw, real *loss,
+                              real *grad, real *hess, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t at = 0, many, accepted
+    if composite.width > 0:
+        return by_columns(composite, fisher, y, raw, loss, grad, hess, n)
+    while at < n:
+        many = min(n - at, <Py_ssize_t>PIECE)
+        accepted = sum_piece(composite, fisher, y + at, raw + at, after(loss, at), after(grad, at), after(hess, at),
+                             many)
+        if accepted != many:
+            return at + accepted
+        at += many
+    return n
+
+
+# ----------------------------------------------------------------------------------------- a loss per column
+cdef Py_ssize_t by_columns(const Composite *composite, bint fisher, const real *y, const real *raw, real *loss,
+                           real *grad, real *hess, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t rows = n // composite.width, at, k, refused = n
+    for k in range(composite.count):
+        at = 0
+        while at < rows:
+            refused = min(refused, column_piece(composite, &composite.terms[k], fisher, y, raw, loss, grad, hess, at,
+                                                min(rows - at, <Py_ssize_t>PIECE), n))
+            at += PIECE
+    return refused
+
+
+cdef Py_ssize_t column_piece(const Composite *composite, const Term *term, bint fisher, const real *y, const real *raw,
+                             real *loss, real *grad, real *hess, Py_ssize_t first, Py_ssize_t rows,
+                             Py_ssize_t n) noexcept nogil:
+    """One column of some rows; returns the first element of the tile that is refused, or n."""
+    cdef real y_tile[PIECE]
+    cdef real raw_tile[PIECE]
+    cdef real losses[PIECE]
+    cdef real slopes[PIECE]
+    cdef real bends[PIECE]
+    cdef Py_ssize_t place[PIECE]
+    cdef real factor = factor_of(term, <real>0)
+    cdef Py_ssize_t i, at, many = 0, accepted
+    for i in range(rows):
+        at = (first + i) * composite.width + term.column
+        if y[at] == y[at]:
+            y_tile[many], raw_tile[many], place[many] = y[at], raw[at], at
+            many += 1
+    if many < rows:
+        for i in range(rows):
+            at = (first + i) * composite.width + term.column
+            if loss != NULL:
+                loss[at] = 0
+            if grad != NULL:
+                grad[at] = 0
+            if hess != NULL:
+                hess[at] = 0
+    accepted = call_term(term, fisher, y_tile, raw_tile, losses, wanted(grad, slopes), wanted(hess, bends), many)
+    if accepted != many:
+        return place[accepted]
+    if factor == 0:         # 0 * inf would be NaN
+        for i in range(many):
+            losses[i] = slopes[i] = bends[i] = 0
+    if loss != NULL:
+        for i in range(many):
+            loss[place[i]] = factor * losses[i] + <real>term.level
+    if grad != NULL:
+        for i in range(many):
+            grad[place[i]] = factor * slopes[i]
+    if hess != NULL:
+        for i in range(many):
+            hess[place[i]] = factor * bends[i]
+    return n
+
+
+# ----------------------------------------------------------------------------------------- the kernels
+cdef Py_ssize_t composite_kernel(const real *y, const real *raw, real *loss, real *grad, real *hess, Py_ssize_t n,
+                                 const double *params, void *data) noexcept nogil:
+    return run_composite(<const Composite *>params, False, y, raw, loss, grad, hess, n)
+
+
+cdef Py_ssize_t composite_fisher(const real *y, const real *raw, real *loss, real *grad, real *hess, Py_ssize_t n,
+                                 const double *params, void *data) noexcept nogil:
+    return run_composite(<const Composite *>params, True, y, raw, <real *>NULL, <real *>NULL, hess, n)
+
+
+cdef inline scores_f32 scores32(const Term *term, int form) noexcept nogil:
+    if form == FORM_ROWS:
+        return term.scores.rows_f32
+    if form == FORM_ROWS_PRODUCT:
+        return term.scores.rows_product_f32
+    return term.scores.lanes_f32 if form == FORM_LANES else term.scores.lanes_product_f32
+
+
+cdef inline scores_f64 scores64(const Term *term, int form) noexcept nogil:
+    if form == FORM_ROWS:
+        return term.scores.rows_f64
+    if form == FORM_ROWS_PRODUCT:
+        return term.scores.rows_product_f64
+    return term.scores.lanes_f64 if form == FORM_LANES else term.scores.lanes_product_f64
+
+
+cdef void add_scores(const Term *term, int form, bint first, const real *y, const Py_ssize_t *label, const real *raw,
+                     const real *direction, real *loss, real *grad, real *hess, Py_ssize_t n, Py_ssize_t K,
+                     real *memory) noexcept nogil:
+    """Add a term; memory holds three tiles and n losses."""
+    cdef Py_ssize_t elements = n * K
+    cdef real *slopes = memory
+    cdef real *bends = memory + elements
+    cdef real *losses = memory + 3 * elements
+    cdef const real *cold = cooled(term, raw, memory + 2 * elements, elements)
+    cdef real factor = factor_of(term, <real>0), temperature = temperature_of(term, <real>0)
+    if direction != NULL:
+        memcpy(bends, direction, elements * sizeof(real))
+    if real is float:
+        scores32(term, form)(y, label, cold, wanted(loss, losses), slopes, wanted(hess, bends), n, K, term.params32,
+                             term.data)
+    else:
+        scores64(term, form)(y, label, cold, wanted(loss, losses), slopes, wanted(hess, bends), n, K, term.params64,
+                             term.data)
+    collect(factor, losses, loss, first, n)
+    collect(factor / temperature, slopes, grad, first, elements)
+    collect(factor / temperature / temperature, bends, hess, first, elements)
+
+
+cdef Py_ssize_t run_scores(const Composite *composite, int form, const real *y, const Py_ssize_t *label,
+                           const real *raw, real *loss, real *grad, real *hess, Py_ssize_t n,
+                           Py_ssize_t K) noexcept nogil:
+    cdef bint product = form == FORM_ROWS_PRODUCT or form == FORM_LANES_PRODUCT, first = True
+    cdef Py_ssize_t k, elements = n * K
+    cdef real small[PIECE]
+    cdef real *memory = small
+    cdef real *direction = NULL
+    if 4 * elements + n > PIECE:
+        memory = <real *>malloc((4 * elements + n) * sizeof(real))
+        if memory == NULL:
+            memset(grad, 0xff, elements * sizeof(real))        # NaN
+            return n
+    if product:
+        direction = memory + 3 * elements + n
+        memcpy(direction, hess, elements * sizeof(real))
+    for k in range(composite.count):
+        if factor_of(&composite.terms[k], <real>0) != 0:
+            add_scores(&composite.terms[k], form, first, y, label, raw, direction, loss, grad, hess, n, K, memory)
+            first = False
+    if first:
+        clear(loss, n)
+        clear(grad, elements)
+        clear(hess, elements)
+    if memory != small:
+        free(memory)
+    return n
+
+
+cdef Py_ssize_t composite_rows(const real *y, const Py_ssize_t *label, const real *raw, real *loss, real *grad,
+                               real *hess, Py_ssize_t n, Py_ssize_t K, const double *params,
+                               void *data) noexcept nogil:
+    return run_scores(<const Composite *>params, FORM_ROWS, y, label, raw, loss, grad, hess, n, K)
+
+
+cdef Py_ssize_t composite_rows_product(const real *y, const Py_ssize_t *label, const real *raw, real *loss, real *grad,
+                                       real *hess, Py_ssize_t n, Py_ssize_t K, const double *params,
+                                       void *data) noexcept nogil:
+    return run_scores(<const Composite *>params, FORM_ROWS_PRODUCT, y, label, raw, loss, grad, hess, n, K)
+
+
+cdef Py_ssize_t composite_lanes(const real *y, const Py_ssize_t *label, const real *raw, real *loss, real *grad,
+                                real *hess, Py_ssize_t n, Py_ssize_t K, const double *params,
+                                void *data) noexcept nogil:
+    return run_scores(<const Composite *>params, FORM_LANES, y, label, raw, loss, grad, hess, n, K)
+
+
+cdef Py_ssize_t composite_lanes_product(const real *y, const Py_ssize_t *label, const real *raw, real *loss,
+                                        real *grad, real *hess, Py_ssize_t n, Py_ssize_t K, const double *params,
+                                        void *data) noexcept nogil:
+    return run_scores(<const Composite *>params, FORM_LANES_PRODUCT, y, label, raw, loss, grad, hess, n, K)
+
+
+cdef class CompositeKernel(Kernel):
+    """Kernels of a loss that is made of losses.
+
+    Parameters
+    ----------
+    name, target, binary
+        As for Kernel.
+    terms : list of (kernel, factors, temperatures, column, level)
+        factors and temperatures are pairs, rounded to float32 and float64, NaN where the dtype cannot hold one; level
+        is added to the loss of every element that is not masked.
+    width : int
+        0: a sum. Else the outputs of a sample: each term is the loss of its column, and NaN targets are masked.
+    any_width : bool
+        With width=1, whether y and raw may have any shape: every element is of that one column.
+    """
+    cdef Composite composite
+    cdef LossKernels own
+    cdef ScoreKernels own_scores
+    cdef list parts
+
+    def __init__(self, str name, str target, bint binary, list terms, Py_ssize_t width=0, bint any_width=False):
+        cdef Term *term
+        Kernel.__init__(self, name, target, binary, [], [], {})
+        self.parts = [kernel for kernel, *_ in terms]
+        self.outputs = 0 if any_width else width
+        self.composite.width = width
+        self.composite.terms = <Term *>malloc(max(len(terms), 1) * sizeof(Term))
+        if self.composite.terms == NULL:
+            raise MemoryError
+        self.composite.count = len(terms)
+        memset(self.composite.terms, 0, len(terms) * sizeof(Term))
+        for k, (kernel, factors, temperatures, column, level) in enumerate(terms):
+            term = &self.composite.terms[k]
+            term.factor32, term.factor64 = factors
+            term.temperature32, term.temperature64 = temperatures
+            term.column, term.level = column, level
+        self.own.f32, self.own.f64 = composite_kernel[float], composite_kernel[double]
+        self.own_scores.rows_f32, self.own_scores.rows_f64 = composite_rows[float], composite_rows[double]
+        self.own_scores.rows_product_f32 = composite_rows_product[float]
+        self.own_scores.rows_product_f64 = composite_rows_product[double]
+        self.own_scores.lanes_f32, self.own_scores.lanes_f64 = composite_lanes[float], composite_lanes[double]
+        self.own_scores.lanes_product_f32 = composite_lanes_product[float]
+        self.own_scores.lanes_product_f64 = composite_lanes_product[double]
+
+    def __dealloc__(self):
+        free(self.composite.terms)
+
+    cdef const LossKernels *kernels(self):
+        cdef bint fisher = True
+        cdef Py_ssize_t k
+        for k in range(self.composite.count):
+            self.composite.terms[k].points = (<Kernel>self.parts[k]).kernels()
+            self.composite.terms[k].data = (<Kernel>self.parts[k]).data
+            fisher = fisher and self.composite.terms[k].points.fisher_f64 != NULL
+        self.own.fisher_f32, self.own.fisher_f64 = NULL, NULL
+        if fisher:
+            self.own.fisher_f32, self.own.fisher_f64 = composite_fisher[float], composite_fisher[double]
+        return &self.own
+
+    cdef const ScoreKernels *score_kernels(self):
+        cdef Py_ssize_t k
+        for k in range(self.composite.count):
+            self.composite.terms[k].scores = (<Kernel>self.parts[k]).score_kernels()
+            self.composite.terms[k].data = (<Kernel>self.parts[k]).data
+        return &self.own_scores
+
+    cdef const double *params(self, bint single) except NULL:
+        cdef Kernel part
+        cdef Term *term
+        cdef Py_ssize_t k
+        dtype = "float32" if single else "float64"
+        for k in range(self.composite.count):
+            part, term = self.parts[k], &self.composite.terms[k]
+            factor = term.factor32 if single else term.factor64
+            temperature = term.temperature32 if single else term.temperature64
+            if factor != factor or temperature != temperature:
+                raise ValueError(f"{self.name}: the factor or temperature of {part.name} is out of the range of {dtype}")
+            if single:
+                term.params32 = part.params(True)
+            else:
+                term.params64 = part.params(False)
+        return <const double *>&self.composite
+
+    cdef Kernel refusing(self, double y, Py_ssize_t column):
+        """The part that does not take this target, for the error message."""
+        cdef Kernel part
+        cdef double raw = 0, loss
+        cdef Py_ssize_t k
+        for k in range(self.composite.count):
+            part = self.parts[k]
+            if self.composite.width > 1 and self.composite.terms[k].column != column:
+                continue
+            if part.kernels().f64(&y, &raw, &loss, NULL, NULL, 1, part.params(False), part.data) != 1:
+                return part.refusing(y, column)
+        return self
+
+
+# ----------------------------------------------------------------------------------------- envelopes of sums
+# The Moreau envelope of a convex sum with kinks, min over p of L(p) + (raw - p)^2 / (2 step).  The optimality condition
+# phi(p) = (p - raw) / step + L'(p) rises, with a jump at every kink, so the solution is bracketed, with L and L' known
+# at both ends.  Newton's step from an end is exact where L is a line or a parabola on the way.  Where the steps of both
+# ends leave the bracket the solution is a kink between them: there, the parabolas of the two ends meet.  What they do
+# not find in a few rounds is bisected.
+cdef enum:
+    BLOCK_OF_ENVELOPES = 64
+    ROUNDS = 100            # 4 to 8 are usual for sums of two or three losses
+    FREE_ROUNDS = 16        # from then on every second one halves the bracket
+
+cdef struct End:
+    double p                # a point,
+    double loss             # L,
+    double slope            # L',
+    double bend             # L'',
+    double phi              # and the residual there
+
+cdef struct Bracket:
+    End low
+    End high
+    double trial
+    bint done
+    bint kink
+
+
+cdef inline double newton(const End *end, double step) noexcept nogil:
+    return end.p - end.phi / (1.0 / step + end.bend)
+
+
+cdef inline double meeting(const End *low, const End *high) noexcept nogil:
+    """Where the parabolas of two points meet, taken with their mean curvature."""
+    cdef double width = high.p - low.p, bend = 0.5 * (low.bend + high.bend)
+    cdef double rise = low.slope - high.slope + bend * width
+    if not rise < 0:
+        return low.p + 0.5 * width
+    return low.p - (low.loss - high.loss + high.slope * width - 0.5 * bend * width * width) / rise
+
+
+cdef void propose(Bracket *bracket, double step, int round) noexcept nogil:
+    """The next point to look at, or the solution."""
+    cdef const End *low = &bracket.low
+    cdef const End *high = &bracket.high
+    cdef double near = 4e-16 * (fabs(low.p) + fabs(high.p)), trial
+    trial = newton(low, step)
+    if not low.p < trial < high.p:
+        trial = newton(high, step)
+    bracket.kink = not low.p < trial < high.p
+    if bracket.kink:
+        trial = meeting(low, high)
+        bracket.done = fabs(trial - low.p) <= near or fabs(trial - high.p) <= near
+    if not (bracket.done or low.p < trial < high.p) or (round > FREE_ROUNDS and round % 2 == 0):
+        trial = 0.5 * (low.p + high.p)
+    bracket.done = bracket.done or not high.p - low.p > near
+    bracket.trial = min(max(trial, low.p), high.p)
+
+
+cdef void narrow(Bracket *bracket, const End *at, double raw, double step) noexcept nogil:
+    if fabs(at.phi) <= 1e-15 * (fabs(at.slope) + (fabs(at.p) + fabs(raw)) / step):
+        bracket.low = bracket.high = at[0]
+        bracket.trial, bracket.kink, bracket.done = at.p, False, True
+    elif at.phi < 0:
+        bracket.low = at[0]
+    else:
+        bracket.high = at[0]
+
+
+cdef void look(const Composite *composite, const double *y, const double *raw, double step, const Py_ssize_t *active,
+               Py_ssize_t many, const double *points, End *ends) noexcept nogil:
+    """L and its derivatives at a point of each active element."""
+    cdef double ys[BLOCK_OF_ENVELOPES]
+    cdef double loss[BLOCK_OF_ENVELOPES]
+    cdef double slope[BLOCK_OF_ENVELOPES]
+    cdef double bend[BLOCK_OF_ENVELOPES]
+    cdef Py_ssize_t j
+    for j in range(many):
+        ys[j] = y[active[j]]
+    run_composite(composite, False, ys, points, loss, slope, bend, many)
+    for j in range(many):
+        ends[j].p, ends[j].loss, ends[j].slope, ends[j].bend = points[j], loss[j], slope[j], bend[j]
+        ends[j].phi = (points[j] - raw[active[j]]) / step + slope[j]
+
+
+cdef void solve_envelopes(const Composite *composite, const double *y, const double *raw, double step,
+                          Bracket *brackets, Py_ssize_t n) noexcept nogil:
+    """Brackets of which `trial` is the proximal point."""
+    cdef Py_ssize_t active[BLOCK_OF_ENVELOPES]
+    cdef double points[BLOCK_OF_ENVELOPES]
+    cdef End ends[BLOCK_OF_ENVELOPES]
+    cdef Py_ssize_t i, j, many = n
+    cdef int round = 0
+    for i in range(n):
+        active[i], points[i] = i, raw[i]
+    look(composite, y, raw, step, active, n, points, ends)
+    for i in range(n):      # L' rises, so the solution is between raw and raw - step L'(raw)
+        brackets[i].low = brackets[i].high = ends[i]
+        brackets[i].trial, brackets[i].kink = raw[i], False
+        brackets[i].done = not (ends[i].slope != 0 and ends[i].slope - ends[i].slope == 0)
+        points[i] = raw[i] - step * ends[i].slope
+    while round < ROUNDS:
+        many = 0
+        for i in range(n):
+            if round > 0 and not brackets[i].done:
+                propose(&brackets[i], step, round)
+                points[i] = brackets[i].trial
+            if not brackets[i].done:
+                active[many], points[many] = i, points[i]
+                many += 1
+        if many == 0:
+            return
+        look(composite, y, raw, step, active, many, points, ends)
+        for j in range(many):
+            narrow(&brackets[active[j]], &ends[j], raw[active[j]], step)
+        round += 1
+
+
+cdef Py_ssize_t envelope_f64(const double *y, const double *raw, double *loss, double *grad, double *hess,
+                             Py_ssize_t n, const double *params, void *data) noexcept nogil:
+    """Envelopes of the composite `data`, for the step in params."""
+    cdef Bracket brackets[BLOCK_OF_ENVELOPES]
+    cdef double losses[BLOCK_OF_ENVELOPES]
+    cdef double slopes[BLOCK_OF_ENVELOPES]
+    cdef double bends[BLOCK_OF_ENVELOPES]
+    cdef double points[BLOCK_OF_ENVELOPES]
+    cdef const Composite *composite = <const Composite *>data
+    cdef double step = params[0], slope
+    cdef Py_ssize_t at = 0, i, many, accepted
+    while at < n:
+        many = min(n - at, <Py_ssize_t>BLOCK_OF_ENVELOPES)
+        accepted = run_composite(composite, False, y + at, raw + at, losses, <double *>NULL, <double *>NULL, many)
+        if accepted != many:
+            return at + accepted
+        solve_envelopes(composite, y + at, raw + at, step, brackets, many)
+        for i in range(many):
+            points[i] = brackets[i].trial
+        run_composite(composite, False, y + at, points, losses, slopes, bends, many)
+        for i in range(many):
+            slope = slopes[i]
+            if brackets[i].low.p < brackets[i].high.p:
+                slope = (raw[at + i] - points[i]) / step
+                slope = min(max(slope, brackets[i].low.slope), brackets[i].high.slope)
+            if loss != NULL:
+                loss[at + i] = losses[i] + 0.5 * step * slope * slope
+            if grad != NULL:
+                grad[at + i] = slope
+            if hess != NULL:
+                hess[at + i] = 1.0 / step if brackets[i].kink else bends[i] / (1.0 + step * bends[i])
+        at += many
+    return n
+
+
+cdef Py_ssize_t envelope_f32(const float *y, const float *raw, float *loss, float *grad, float *hess, Py_ssize_t n,
+                             const double *params, void *data) noexcept nogil:
+    """In float64: a proximal point differs from its raw prediction by less than float32 may tell."""
+    cdef double y_tile[BLOCK_OF_ENVELOPES]
+    cdef double raw_tile[BLOCK_OF_ENVELOPES]
+    cdef double losses[BLOCK_OF_ENVELOPES]
+    cdef double slopes[BLOCK_OF_ENVELOPES]
+    cdef double bends[BLOCK_OF_ENVELOPES]
+    cdef Py_ssize_t at = 0, i, many, accepted
+    while at < n:
+        many = min(n - at, <Py_ssize_t>BLOCK_OF_ENVELOPES)
+        for i in range(many):
+            y_tile[i], raw_tile[i] = y[at + i], raw[at + i]
+        accepted = envelope_f64(y_tile, raw_tile, losses, slopes, bends, many, params, data)
+        if accepted != many:
+            return at + accepted
+        for i in range(many):
+            if loss != NULL:
+                loss[at + i] = <float>losses[i]
+            if grad != NULL:
+                grad[at + i] = <float>slopes[i]
+            if hess != NULL:
+                hess[at + i] = <float>bends[i]
+        at += many
+    return n
+
+
+cdef class EnvelopeKernel(Kernel):
+    """The Moreau envelope, for a step, of a convex composite that has no closed one."""
+    cdef CompositeKernel inner
+    cdef LossKernels own
+
+    def __init__(self, CompositeKernel inner not None, double step):
+        Kernel.__init__(self, inner.name, inner.target, inner.binary, [step], [step], {"step": step})
+        self.inner, self.data = inner, &inner.composite
+        self.outputs = inner.outputs
+        self.own.f32, self.own.f64 = envelope_f32, envelope_f64
+
+    cdef const LossKernels *kernels(self):
+        self.inner.kernels()
+        self.inner.params(False)
+        return &self.own
