@@ -1,25 +1,24 @@
-"""Losses made of losses: weighted sums, temperatures, and a loss of its own for every column of a table of targets.
+"""Sums of losses, written ``0.7 * a + 0.3 * b``, and losses with a temperature, ``a.tempered(2.0)``.
 
-Sums are written ``0.7 * a + 0.3 * b``, a temperature ``a.tempered(2.0)``.  The results are losses like any other: one pass
-over the data, all methods, :class:`fastloss.LinearObjective` and the estimators.
+The results are losses like any other: one pass over the data, all methods, :class:`fastloss.LinearObjective` and the
+estimators.
 """
 
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterable, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from fastloss._kernels import dispatch
 from fastloss.losses import Loss, get_loss
-from fastloss.losses._base import FLOATS, LINKS, ParameterSpec, Reduction
+from fastloss.losses._base import FLOATS, LINKS, ParameterSpec
 
-__all__ = ["MultiTaskLoss", "WeightedSum"]
+__all__ = ["WeightedSum"]
 
 FACTOR = ParameterSpec(default=1.0, at_least=0.0)
 TEMPERATURE = ParameterSpec(default=1.0, above=0.0)
@@ -48,7 +47,7 @@ def weighted(factor: Any, loss: Loss) -> Any:
         return NotImplemented
     if np.ndim(factor) > 0:
         return NotImplemented
-    number = _factor(factor)
+    number = checked_factor(factor)
     return WeightedSum(term._replace(factor=number * term.factor) for term in _terms(loss))
 
 
@@ -68,7 +67,7 @@ def _terms(loss: Loss) -> tuple[Term, ...]:
     return loss.terms if isinstance(loss, WeightedSum) else (Term(1.0, loss),)
 
 
-def _factor(value: Any) -> float:
+def checked_factor(value: Any) -> float:
     number = float(value)
     if not 0.0 <= number < math.inf:
         raise ValueError(
@@ -155,7 +154,7 @@ class WeightedSum(Loss):
             self.target,
             self.kind == "binary",
             [
-                (kernel, _both(FACTOR, term.factor), _both(TEMPERATURE, term.temperature), 0, 0.0)
+                (kernel, rounded(FACTOR, term.factor), rounded(TEMPERATURE, term.temperature), 0, 0.0)
                 for kernel, term in zip(kernels, terms, strict=True)
             ],
         )
@@ -230,7 +229,7 @@ class WeightedSum(Loss):
         if self.kind == "binary":
             return super()._estimate(raw) if self._estimates_side_only else self._probability(raw)
         if self.kind == "multiclass":
-            return _softmax_or_class(self.link, raw)
+            return get_loss("multiclass_hinge" if self.link == "argmax" else "cross_entropy")._estimate(raw)
         return super()._estimate(raw)
 
     def _probability(self, raw: NDArray) -> NDArray:
@@ -248,13 +247,15 @@ class WeightedSum(Loss):
 class Masked(WeightedSum):
     """``factor * loss`` where the target is known, 0 where it is NaN: a column of a MultiTaskLoss on its own."""
 
+    _masks_nan = True
+
     def __init__(self, terms: Iterable[Any]) -> None:
         (term,) = (Term(*term) for term in terms)
         self._describe((term,))
         self.__dict__["_kernel"] = self._composed([term.loss._kernel], [term])
 
     def _composed(self, kernels: Sequence[dispatch.Kernel], terms: Sequence[Term]) -> dispatch.CompositeKernel:
-        columns = [(kernels[0], _both(FACTOR, terms[0].factor), (1.0, 1.0), 0, 0.0)]
+        columns = [(kernels[0], rounded(FACTOR, terms[0].factor), (1.0, 1.0), 0, 0.0)]
         return dispatch.CompositeKernel(self.name, self.target, self.kind == "binary", columns, 1, True)
 
     def __repr__(self) -> str:
@@ -265,11 +266,11 @@ def _flattened(factor: Any, loss: Any, temperature: Any = 1.0) -> tuple[Term, ..
     loss = get_loss(loss)
     scale = TEMPERATURE.check(loss.name, "temperature", temperature)
     assert isinstance(scale, float)
-    number = _factor(factor)
+    number = checked_factor(factor)
     return tuple(Term(number * f, inner, scale * t) for f, inner, t in _terms(loss))
 
 
-def _both(spec: ParameterSpec, value: float) -> tuple[float, float]:
+def rounded(spec: ParameterSpec, value: float) -> tuple[float, float]:
     """A number as kernels of both dtypes get it."""
     single, double = (spec.encode(value, dtype) for dtype in FLOATS)
     return single, double
@@ -311,10 +312,3 @@ def _common_link(kind: str, losses: Sequence[Loss]) -> str:
     if kind == "multiclass":
         return "argmax" if links == {"argmax"} else "softmax"
     return links.pop() if len(links) == 1 else "identity"
-
-
-def _softmax_or_class(link: str, raw: NDArray) -> NDArray:
-    """What losses over K classes estimate where nothing has to be undone."""
-    if raw.ndim != 2 or raw.shape[1] == 0:
-        raise ValueError(f"raw_prediction must have shape (n, K) with K >= 1 scores, got {raw.shape}")
-    return dispatch.softmax(raw, False) if link == "softmax" else np.argmax(raw, axis=1)

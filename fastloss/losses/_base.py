@@ -205,6 +205,7 @@ class Loss:
     piecewise_linear: ClassVar[bool] = False
     parameters: ClassVar[dict[str, ParameterSpec | OptionSpec]] = {}
 
+    _masks_nan: ClassVar[bool] = False  # whether a NaN target is no target, rather than a NaN loss
     __array_ufunc__ = None  # a NumPy number times a loss is the loss's business
 
     params: ClassVar[Mapping[str, Any]]
