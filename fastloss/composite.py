@@ -34,10 +34,6 @@ class Term(NamedTuple):
     loss: Loss
     temperature: float = 1.0
 
-    def describe(self, what: str) -> str:
-        """As it is written in Python."""
-        factor = "" if self.factor == 1.0 else f"{self.factor!r}*"
-        return factor + what + ("" if self.temperature == 1.0 else f".tempered({self.temperature!r})")
 
 
 # ------------------------------------------------------------------------------------------------- operators
@@ -140,7 +136,7 @@ class WeightedSum(Loss):
             options,
             terms=terms,
             params=MappingProxyType({"terms": terms}),
-            name=" + ".join(term.describe(term.loss.name) for term in terms),
+            name=_text(terms, [term.loss.name for term in terms]),
             kind=kind,
             target="; ".join(dict.fromkeys(loss.target for loss in losses)),
             link=_common_link(kind, losses),
@@ -165,8 +161,7 @@ class WeightedSum(Loss):
         return kernel
 
     def __repr__(self) -> str:
-        text = " + ".join(term.describe(repr(term.loss)) for term in self.terms)
-        return f"1.0*{text}" if len(self.terms) == 1 and text == repr(self.terms[0].loss) else text
+        return _text(self.terms, [repr(term.loss) for term in self.terms])
 
     def _envelope(self, step: float) -> dispatch.Kernel:
         if self._has_closed_envelope:
@@ -252,6 +247,7 @@ class Masked(WeightedSum):
     def __init__(self, terms: Iterable[Any]) -> None:
         (term,) = (Term(*term) for term in terms)
         self._describe((term,))
+        self.__dict__["name"] += " or NaN"
         self.__dict__["_kernel"] = self._composed([term.loss._kernel], [term])
 
     def _composed(self, kernels: Sequence[dispatch.Kernel], terms: Sequence[Term]) -> dispatch.CompositeKernel:
@@ -260,6 +256,17 @@ class Masked(WeightedSum):
 
     def __repr__(self) -> str:
         return f"Masked({super().__repr__()})"
+
+
+def _text(terms: Sequence[Term], names: Sequence[str]) -> str:
+    """The sum as it is written in Python; never the name of a term alone."""
+    parts = [
+        ("" if term.factor == 1.0 else f"{term.factor!r}*")
+        + name
+        + ("" if term.temperature == 1.0 else f".tempered({term.temperature!r})")
+        for term, name in zip(terms, names, strict=True)
+    ]
+    return f"1.0*{parts[0]}" if parts == list(names[:1]) else " + ".join(parts)
 
 
 def _flattened(factor: Any, loss: Any, temperature: Any = 1.0) -> tuple[Term, ...]:

@@ -387,6 +387,10 @@ cdef class CompositeKernel(Kernel):
         cdef Term *term
         cdef Py_ssize_t k
         dtype = "float32" if single else "float64"
+        if self.scores:     # SGD asks the first of its models for kernels, and all of them for parameters
+            self.score_kernels()
+        else:
+            self.kernels()
         for k in range(self.composite.count):
             part, term = self.parts[k], &self.composite.terms[k]
             factor = term.factor32 if single else term.factor64
@@ -603,6 +607,5 @@ cdef class EnvelopeKernel(Kernel):
         self.own.f32, self.own.f64 = envelope_f32, envelope_f64
 
     cdef const LossKernels *kernels(self):
-        self.inner.kernels()
         self.inner.params(False)
         return &self.own
