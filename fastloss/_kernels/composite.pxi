@@ -421,12 +421,12 @@ cdef class CompositeKernel(Kernel):
 # The Moreau envelope of a convex sum with kinks, min over p of L(p) + (raw - p)^2 / (2 step).  The optimality condition
 # phi(p) = (p - raw) / step + L'(p) rises, with a jump at every kink, so the solution is bracketed, with L and L' known
 # at both ends.  Newton's step from an end is exact where L is a line or a parabola on the way.  Where the steps of both
-# ends leave the bracket the solution is a kink between them: there, the parabolas of the two ends meet.  What they do
-# not find in a few rounds is bisected.
+# ends leave the bracket the solution is a kink between them: there, the parabolas of the two ends meet.  What is not
+# found in a few rounds is bisected.
 cdef enum:
     BLOCK_OF_ENVELOPES = 64
     ROUNDS = 100            # 4 to 8 are usual for sums of two or three losses
-    FREE_ROUNDS = 16        # from then on every second one halves the bracket
+    FREE_ROUNDS = 7         # from then on every second one halves the bracket
 
 cdef struct End:
     double p                # a point,
@@ -447,13 +447,28 @@ cdef inline double newton(const End *end, double step) noexcept nogil:
     return end.p - end.phi / (1.0 / step + end.bend)
 
 
+cdef inline double jump(const End *low, const End *high) noexcept nogil:
+    """By how much the slope jumps between two points: what their mean curvature does not explain."""
+    return high.slope - low.slope - 0.5 * (low.bend + high.bend) * (high.p - low.p)
+
+
+cdef inline bint jumps(const End *low, const End *high) noexcept nogil:
+    return jump(low, high) > 1e-9 * (fabs(low.slope) + fabs(high.slope))
+
+
 cdef inline double meeting(const End *low, const End *high) noexcept nogil:
     """Where the parabolas of two points meet, taken with their mean curvature."""
     cdef double width = high.p - low.p, bend = 0.5 * (low.bend + high.bend)
-    cdef double rise = low.slope - high.slope + bend * width
-    if not rise < 0:
+    if not jumps(low, high):
         return low.p + 0.5 * width
-    return low.p - (low.loss - high.loss + high.slope * width - 0.5 * bend * width * width) / rise
+    return low.p + (low.loss - high.loss + high.slope * width - 0.5 * bend * width * width) / jump(low, high)
+
+
+cdef inline void settle(Bracket *bracket, const End *end) noexcept nogil:
+    """The solution is this point, where the slope is the kernel's."""
+    cdef End solution = end[0]
+    bracket.low = bracket.high = solution
+    bracket.trial, bracket.kink, bracket.done = solution.p, False, True
 
 
 cdef void propose(Bracket *bracket, double step, int round) noexcept nogil:
@@ -461,23 +476,29 @@ cdef void propose(Bracket *bracket, double step, int round) noexcept nogil:
     cdef const End *low = &bracket.low
     cdef const End *high = &bracket.high
     cdef double near = 4e-16 * (fabs(low.p) + fabs(high.p)), trial
+    if not high.p - low.p > 4 * near:
+        bracket.done, bracket.kink = True, jumps(low, high)
+        bracket.trial = min(max(meeting(low, high), low.p), high.p)
+        return
     trial = newton(low, step)
+    if fabs(trial - low.p) <= near:
+        settle(bracket, low)
+        return
     if not low.p < trial < high.p:
         trial = newton(high, step)
-    bracket.kink = not low.p < trial < high.p
-    if bracket.kink:
-        trial = meeting(low, high)
-        bracket.done = fabs(trial - low.p) <= near or fabs(trial - high.p) <= near
-    if not (bracket.done or low.p < trial < high.p) or (round > FREE_ROUNDS and round % 2 == 0):
+        if fabs(trial - high.p) <= near:
+            settle(bracket, high)
+            return
+    if not low.p < trial < high.p:      # a kink; where an end seems to be it, a look from the other side tells
+        trial = min(max(meeting(low, high), low.p + 2 * near), high.p - 2 * near)
+    if round > FREE_ROUNDS and round % 2 == 0:
         trial = 0.5 * (low.p + high.p)
-    bracket.done = bracket.done or not high.p - low.p > near
-    bracket.trial = min(max(trial, low.p), high.p)
+    bracket.trial = trial
 
 
 cdef void narrow(Bracket *bracket, const End *at, double raw, double step) noexcept nogil:
     if fabs(at.phi) <= 1e-15 * (fabs(at.slope) + (fabs(at.p) + fabs(raw)) / step):
-        bracket.low = bracket.high = at[0]
-        bracket.trial, bracket.kink, bracket.done = at.p, False, True
+        settle(bracket, at)
     elif at.phi < 0:
         bracket.low = at[0]
     else:
