@@ -439,6 +439,14 @@ def test_streams_and_early_stopping():
     assert watched.validation_curve_[-1] > 0.4
 
 
+def test_columns_that_do_not_divide_a_block():
+    X, y, _ = linear_table()
+    loss = MultiTaskLoss([(1.0, "huber", 0), (1.0, "log_loss", 1), (1.0, "poisson", 2)])
+    model = SGDLossRegressor(loss).fit(X, y[:, :3])
+    assert model.converged_
+    assert model.score(X, y[:, :3]) > 0.4
+
+
 def test_a_column_without_targets():
     X, y, _ = linear_table()
     y[:, 2] = np.nan
@@ -455,8 +463,10 @@ def test_estimators_refuse():
         SGDLossRegressor(MODEL).fit(X, np.nan_to_num(y[:, 0]))
     with pytest.raises(ValueError, match="infinity"):
         SGDLossRegressor(MODEL).fit(X, np.where(np.arange(4) == 0, np.inf, y))
-    y[3, 1] = 7.0
-    with pytest.raises(ValueError, match=r"y\[3, 1\] = 7.0: log_loss needs"):
+    y = np.concatenate([y] * 20)  # more than a block
+    X = np.concatenate([X] * 20)
+    y[903, 1] = 7.0
+    with pytest.raises(ValueError, match=r"y\[903, 1\] = 7.0: log_loss needs"):
         SGDLossRegressor(MODEL).fit(X, y)
     with pytest.raises(ValueError, match="kind 'multitask', which SGDLossClassifier cannot train"):
         SGDLossClassifier(MODEL).fit(X, y)

@@ -322,6 +322,7 @@ cdef class Kernel:
 include "arrays.pxi"
 include "blocks.pxi"
 include "composite.pxi"
+include "envelope.pxi"
 
 
 # ----------------------------------------------------------------------------------------- the walk

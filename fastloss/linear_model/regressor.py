@@ -388,7 +388,10 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
             raise ValueError(f"y has shape {y.shape}: loss={self.loss!r} needs ({len(y)}, {len(losses)})")
         if unknown is not None:
             y[unknown] = np.nan
-        check_targets(self.loss._kernel, y)
+        try:
+            self.loss.loss(y, np.broadcast_to(y.dtype.type(0), y.shape), reduction="sum", n_threads=self.n_threads)
+        except ValueError as error:
+            raise ValueError(str(error).replace("y_true[", "y[", 1)) from None
         return y
 
     def _is_flat(self, problem: Problem) -> bool:
