@@ -16,7 +16,7 @@ LOSS = fastloss.MultiTaskLoss(TASKS, weighting="uncertainty")
 
 
 def data(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A noisy target in grams, a label and a precise target in metres, that depend on one sum of features. Synthetic."""
+    """A noisy target in grams, a label, a precise target in metres, of the same sum of features. Synthetic."""
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(n, 20))
     hidden = X @ np.random.default_rng(0).normal(size=20) / np.sqrt(20)
@@ -48,7 +48,7 @@ def fit(X: np.ndarray, y: np.ndarray, learned: bool) -> np.ndarray:
 def main() -> dict[str, float]:
     """Print and return how well the feature of each fit is correlated with the one in the data."""
     X, y = data(500, seed=1)
-    X_new, y_new = data(5000, seed=2)
+    X_new, _ = data(5000, seed=2)
     truth = X_new @ np.random.default_rng(0).normal(size=20)
     found = {}
     for name, learned in (("equal weights", False), ("learned weights", True)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,6 @@ class Term(NamedTuple):
     factor: float
     loss: Loss
     temperature: float = 1.0
-
 
 
 # ------------------------------------------------------------------------------------------------- operators
@@ -82,9 +81,10 @@ class WeightedSum(Loss):
     Parameters
     ----------
     terms : iterable of (factor, loss) or (factor, loss, temperature)
-        Factors are finite and >= 0; a term with factor 0 contributes exactly 0, but `y_true` must still be in its loss's
-        domain. The losses are all for regression, all for two classes, or all for K classes; those for K classes with
-        the same `class_weight`, `ignore_index` and `allow_negative_weight`. Only losses for classes take a temperature.
+        Factors are finite and >= 0; a term with factor 0 contributes exactly 0, but `y_true` must still be in its
+        loss's domain. The losses are all for regression, all for two classes, or all for K classes; those for K classes
+        with the same `class_weight`, `ignore_index` and `allow_negative_weight`. Only losses for classes take a
+        temperature.
 
     Attributes
     ----------
@@ -98,9 +98,9 @@ class WeightedSum(Loss):
 
     Notes
     -----
-    Values and derivatives are the sums of those of the terms, accumulated in the working dtype. Hessians: "exact", "fisher"
-    if all terms have it, "upper_bound" as the sum of the terms' bounds. :meth:`curvature` is the sum of the terms' and
-    may be larger than the least bound.
+    Values and derivatives are the sums of those of the terms, accumulated in the working dtype. Hessians: "exact",
+    "fisher" if all terms have it, "upper_bound" as the sum of the terms' bounds. :meth:`curvature` is the sum of the
+    terms' and may be larger than the least bound.
 
     :meth:`predict` gives for two classes the probability p at which p·L'(y=1) + (1 − p)·L'(y=0) = 0: that for which the
     raw prediction is the minimiser, whatever the terms. For K classes it is the common estimate of equal terms, else
@@ -119,6 +119,8 @@ class WeightedSum(Loss):
     terms: tuple[Term, ...]
     class_weight: tuple[float, ...] | None
     ignore_index: int | None
+    soft_targets: bool
+    _kernel: ClassVar[dispatch.CompositeKernel]
 
     def __init__(self, terms: Iterable[Any]) -> None:
         found = tuple(flat for term in terms for flat in _flattened(*term))
@@ -182,6 +184,7 @@ class WeightedSum(Loss):
         return all(term.loss.convex for term in self._active)
 
     def curvature(self) -> float:
+        """The sum of the terms' bounds of the second derivative."""
         return sum(term.factor / term.temperature**2 * term.loss.curvature() for term in self._active)
 
     def _hessian_bound(self) -> float:
@@ -228,7 +231,7 @@ class WeightedSum(Loss):
         return super()._estimate(raw)
 
     def _probability(self, raw: NDArray) -> NDArray:
-        """p with p·L'(y=1) + (1 − p)·L'(y=0) = 0."""
+        """The p with p·L'(y=1) + (1 − p)·L'(y=0) = 0."""
         flat = raw.ravel()
         rise = self.gradient(np.zeros_like(flat), flat, reduction="none")
         fall = self.gradient(np.ones_like(flat), flat, reduction="none")
@@ -287,11 +290,13 @@ def _common_kind(terms: Sequence[Term]) -> str:
     first = terms[0].loss
     for term in terms:
         if term.loss.kind not in ("regression", "binary", "multiclass") or isinstance(term.loss, Masked):
-            raise ValueError(f"{term.loss!r} cannot be a term of a sum or have a temperature: it is of kind {term.loss.kind!r}")
+            raise ValueError(
+                f"{term.loss!r} cannot be a term of a sum or have a temperature: it is of kind {term.loss.kind!r}"
+            )
         if term.loss.kind != first.kind:
             raise ValueError(
-                f"losses of different kinds cannot be added: {first.name} is of kind {first.kind!r}, {term.loss.name} of "
-                f"kind {term.loss.kind!r}"
+                f"losses of different kinds cannot be added: {first.name} is of kind {first.kind!r}, {term.loss.name} "
+                f"of kind {term.loss.kind!r}"
             )
         if term.temperature != 1.0 and term.loss.kind == "regression":
             raise ValueError(

@@ -39,8 +39,8 @@ class MultiTaskLoss(Loss):
         column 0 ... T − 1 exactly once.
     weighting : {"fixed", "uncertainty"}, default "fixed"
         "uncertainty": :meth:`loss` and :meth:`loss_gradient` take log-variances s_k, one per task, and the loss of a
-        sample is Σ_k (weight_k · exp(−s_k) · L_k + s_k/2), with L_k the sum over the task's columns. Minimised over s too,
-        it weighs tasks by how well they are met, whatever their units.
+        sample is Σ_k (weight_k · exp(−s_k) · L_k + s_k/2), with L_k the sum over the task's columns. Minimised over s
+        too, it weighs tasks by how well they are met, whatever their units.
 
     Attributes
     ----------
@@ -50,10 +50,10 @@ class MultiTaskLoss(Loss):
     Notes
     -----
     `y_true` and `raw_prediction` have shape (n, T). **NaN targets are masked**: they contribute 0 to loss, gradient and
-    hessian, whatever the raw prediction is, also in columns of labels; with log-variances the s_k/2 of a sample counts by
-    the share of the task's columns that is known. A sample's loss is the sum over its columns; "mean" divides by the
-    sum of the sample weights, so samples with gaps count whole. ``hessian="upper_bound"`` is one number for all columns,
-    the largest of their bounds, masked elements included.
+    hessian, whatever the raw prediction is, also in columns of labels; with log-variances the s_k/2 of a sample counts
+    by the share of the task's columns that is known. A sample's loss is the sum over its columns; "mean" divides by the
+    sum of the sample weights, so samples with gaps count whole. ``hessian="upper_bound"`` is one number for all
+    columns, the largest of their bounds, masked elements included.
 
     Labels of a column may be {0, 1} or {−1, 1}; 0 and −1 both mean the negative class, and are not told apart.
 
@@ -156,8 +156,8 @@ class MultiTaskLoss(Loss):
         for k, total in enumerate(totals):
             if not total > 0:
                 raise ValueError(
-                    f"task {k} ({self.tasks[k].loss!r}) has a total loss of {total:g}, not > 0: its log-variance has no "
-                    "best value"
+                    f"task {k} ({self.tasks[k].loss!r}) has a total loss of {total:g}, not > 0: its log-variance has "
+                    "no best value"
                 )
         return np.log(2.0 * totals / known)
 
@@ -299,6 +299,7 @@ class MultiTaskLoss(Loss):
         return all(task.loss.convex for task in self.tasks if task.weight > 0)
 
     def curvature(self) -> float:
+        """The largest bound of the tasks' second derivatives."""
         return max((t.weight * t.loss.curvature() for t in self.tasks if t.weight > 0), default=0.0)
 
     def _hessian_bound(self) -> float:
@@ -352,7 +353,8 @@ def _read_columns(k: int, columns: Any) -> tuple[int, ...]:
             raise ValueError(wanted)
         found = tuple(range(*map(operator.index, parts)))
     else:
-        entries = list(columns) if isinstance(columns, Iterable) and not isinstance(columns, (str, bytes)) else [columns]
+        several = isinstance(columns, Iterable) and not isinstance(columns, (str, bytes))
+        entries = list(columns) if several else [columns]
         if not all(hasattr(entry, "__index__") and not isinstance(entry, (bool, np.bool_)) for entry in entries):
             raise TypeError(wanted)
         found = tuple(map(operator.index, entries))

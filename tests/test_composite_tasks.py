@@ -84,9 +84,10 @@ def test_hessians():
         expected = np.zeros_like(raw)
         for factor, name, c in ((2.0, "log_loss", 1), (0.5, "poisson", 0)):
             known = ~np.isnan(y[:, c])
-            expected[known, c] = factor * fastloss.gradient_hessian(
-                name, y[known, c], raw[known, c], hessian=hessian, reduction="sum"
-            )[1]
+            expected[known, c] = (
+                factor
+                * fastloss.gradient_hessian(name, y[known, c], raw[known, c], hessian=hessian, reduction="sum")[1]
+            )
         np.testing.assert_allclose(found, expected, rtol=1e-15)
     bounded = MultiTaskLoss([(2.0, "log_loss", 0), (0.25, "absolute_error", 1)])
     assert (bounded.gradient_hessian([[1, 2]], raw[:1], hessian="upper_bound", reduction="none")[1] == 0.5).all()
@@ -103,7 +104,9 @@ def test_one_column_of_gaps_hides_nothing_else():
 
 def test_a_nan_prediction_of_a_known_target_is_nan():
     loss = MultiTaskLoss([(1.0, "huber", 0), (0.0, "squared_error", 1)])
-    each, gradient = loss.loss_gradient([[0.0, 0.0]] * 3, [[np.nan, 0.0], [0.0, np.inf], [0.0, np.nan]], reduction="none")
+    each, gradient = loss.loss_gradient(
+        [[0.0, 0.0]] * 3, [[np.nan, 0.0], [0.0, np.inf], [0.0, np.nan]], reduction="none"
+    )
     np.testing.assert_array_equal(each, [np.nan, 0, 0])  # weight 0 is exactly nothing
     np.testing.assert_array_equal(gradient, [[np.nan, 0], [0, 0], [0, 0]])
 
@@ -217,7 +220,9 @@ def test_at_log_variances():
     y, raw, weight = table(100)
     fixed = loss.at(S)
     assert fixed.weighting == "fixed"
-    np.testing.assert_array_equal(fixed.gradient(y, raw, weight), loss.loss_gradient(y, raw, weight, log_variances=S)[1])
+    np.testing.assert_array_equal(
+        fixed.gradient(y, raw, weight), loss.loss_gradient(y, raw, weight, log_variances=S)[1]
+    )
     assert loss.loss(y, raw) == pytest.approx(loss.loss(y, raw, log_variances=np.zeros(5)), rel=1e-14)
     out, gradient = np.empty(100), np.empty((100, 7))
     assert loss.loss(y, raw, log_variances=S, reduction="none", loss_out=out) is out
@@ -391,7 +396,9 @@ def value_of(model, X, y, weight=None, alpha=1e-4):
 @pytest.mark.parametrize("sparse", [False, True])
 def test_auto_finds_the_optimum(sparse, dtype):
     X, y, weight = linear_table()
-    model = SGDLossRegressor(MODEL).fit(csr_matrix(X.astype(dtype)) if sparse else X.astype(dtype), y, sample_weight=weight)
+    model = SGDLossRegressor(MODEL).fit(
+        csr_matrix(X.astype(dtype)) if sparse else X.astype(dtype), y, sample_weight=weight
+    )
     best = minimize(LinearObjective(X, y, MODEL, alpha=1e-4, sample_weight=weight), np.zeros(20), jac=True,
                     method="L-BFGS-B", options={"maxiter": 3000, "maxfun": 9000}).fun  # fmt: skip
     assert model.converged_

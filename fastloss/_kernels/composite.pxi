@@ -395,7 +395,9 @@ cdef class CompositeKernel(Kernel):
             factor = term.factor32 if single else term.factor64
             temperature = term.temperature32 if single else term.temperature64
             if factor != factor or temperature != temperature:
-                raise ValueError(f"{self.name}: the factor or temperature of {part.name} is out of the range of {dtype}")
+                raise ValueError(
+                    f"{self.name}: the factor or temperature of {part.name} is out of the range of {dtype}"
+                )
             if single:
                 term.params32 = part.params(True)
             else:

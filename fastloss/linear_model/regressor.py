@@ -369,7 +369,7 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
         return Problem(X, y, losses, n_scores, sample_weight, _check_offset(offset, X.shape[0]))
 
     def _without_gaps(self, y: Any) -> tuple[Any, NDArray[np.bool_] | None]:
-        """y with zeros for NaN where the loss masks these, for scikit-learn's checks, and where they were."""
+        """Zeros for NaN in y where the loss masks these, for scikit-learn's checks, and where they were."""
         if not isinstance(self.loss, MultiTaskLoss):
             return y, None
         y = np.asarray(y, dtype=np.float64)
@@ -379,7 +379,7 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
     def _checked_targets(
         self, losses: tuple[Loss, ...], y: NDArray[Any], unknown: NDArray[np.bool_] | None
     ) -> NDArray[Any]:
-        """y with its gaps, once every loss accepts its targets."""
+        """The targets with their gaps, once every loss accepts its own."""
         if not isinstance(self.loss, MultiTaskLoss):
             for loss in losses:
                 check_targets(loss._kernel, y)

@@ -288,7 +288,7 @@ def _pass(
 
 
 def _must_be_solved(problem: Problem) -> bool:
-    """Whether steps are found by bracketing: where slopes jump and there is no closed step, a curvature tells nothing."""
+    """Whether steps are bracketed: where slopes jump and there is no closed step, a curvature tells nothing."""
     convex = not problem.joint and all(loss.convex for loss in problem.losses)
     return convex and any(loss._kinked and not hasattr(loss, "proximal_slope") for loss in problem.losses)
 
