@@ -8,10 +8,12 @@ from fastloss._softmax import log_softmax, logsumexp, softmax
 from fastloss._version import __version__
 from fastloss.functional import gradient, gradient_hessian, loss, loss_gradient
 from fastloss.losses import get_loss, list_losses
+from fastloss.multitask import MultiTaskLoss
 from fastloss.objective import LinearObjective
 
 __all__ = [
     "LinearObjective",
+    "MultiTaskLoss",
     "SGDLossClassifier",
     "SGDLossRegressor",
     "__version__",

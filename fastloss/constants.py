@@ -64,6 +64,11 @@ def _log_frequencies(y: NDArray, K: int, weight: NDArray | None) -> NDArray:
 
 
 def _pointwise(loss: Loss, y: NDArray, weight: NDArray | None, offset: NDArray | None, most: int) -> float:
+    if loss._masks_nan:
+        there = ~np.isnan(y) if weight is None else ~np.isnan(y) & (weight > 0)
+        if not there.any():
+            return 0.0
+        y, weight, offset = y[there], *(None if array is None else array[there] for array in (weight, offset))
     if loss.link == "log" and offset is None:
         return _log_mean(y, weight)
     y, weight, offset = _reduced(y, weight, offset, most)
@@ -78,12 +83,18 @@ def _pointwise(loss: Loss, y: NDArray, weight: NDArray | None, offset: NDArray |
         low, high = float((y - offset).min()), float((y - offset).max())
     else:
         low, high = -WIDEST - float(offset.max()), WIDEST - float(offset.min())
+
+    def slope(at: float) -> float:
+        return float(weight @ loss.gradient(y, offset + at, reduction="none", n_threads=1))
+
+    if loss._crosses_zero and loss.link != "log":  # a sum of losses of y and of its logarithm
+        low, high = min(low, -WIDEST), max(high, WIDEST)
     for _ in range(BISECTIONS):
         middle = 0.5 * (low + high)
-        slope = float(weight @ loss.gradient(y, offset + middle, reduction="none", n_threads=1))
-        if slope == 0.0:
+        there = slope(middle)
+        if there == 0.0:
             return middle
-        low, high = (low, middle) if slope > 0 else (middle, high)
+        low, high = (low, middle) if there > 0 else (middle, high)
     return 0.5 * (low + high)
 
 

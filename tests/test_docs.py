@@ -118,6 +118,22 @@ def test_quantiles():
 
 
 @pytest.mark.filterwarnings("error")
+def test_multi_task(capsys):
+    found = load(ROOT / "examples" / "multi_task.py").main()
+    assert found["error of minutes"] < 3  # the errors in the data have a median of 2.3
+    assert found["right about late"] > 0.8
+    assert found["returned, predicted / true"] == pytest.approx(1, abs=0.05)
+    assert "converged: True" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("error")
+def test_uncertainty_weights():
+    found = load(ROOT / "examples" / "uncertainty_weights.py").main()
+    assert found["equal weights"] < 0.7 < 0.99 < found["learned weights"]
+    assert found["grams"] == pytest.approx(2000, rel=0.1)
+
+
+@pytest.mark.filterwarnings("error")
 def test_constraints():
     found = load(ROOT / "examples" / "constraints.py").main()
     assert found["free"].min() < -0.01

@@ -172,3 +172,24 @@ def test_11_log_sum_exp(dtype, isa, z):
         value, gradient = per_sample("cross_entropy", [y], row, dtype)
         assert float(value[0]) == pytest.approx(-log_p[y], rel=4 * eps, abs=0)
         assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize(("first", "second"), [(1.0, 1.0), (0.7, 3.0)])
+def test_10_several_tasks(dtype, isa, first, second):
+    """L = λ₁L₁ + λ₂L₂ over different outputs: squared error of one, cross-entropy from a logit of the other."""
+    loss = fastloss.MultiTaskLoss([(first, "squared_error", 0), (second, "log_loss", 1)])
+    eps = float(np.finfo(dtype).eps)
+    value, gradient = loss.loss_gradient(np.array([[3, 1]]), np.array([[5, -1]], dtype))
+    assert value == pytest.approx(first * 2 + second * 1.3132616875182228, rel=8 * eps)
+    np.testing.assert_allclose(gradient, [[first * 2, second * -0.7310585786300049]], rtol=8 * eps)
+    masked = loss.loss_gradient(np.array([[3, np.nan]]), np.array([[5, -1]], dtype))
+    assert masked[0] == pytest.approx(first * 2, rel=8 * eps)
+    assert masked[1][0, 1] == 0
+    learned = fastloss.MultiTaskLoss([(first, "squared_error", 0), (second, "log_loss", 1)], weighting="uncertainty")
+    value, gradient, by_s = learned.loss_gradient(
+        np.array([[3, 1]]), np.array([[5, -1]], dtype), log_variances=[np.log(2.0), np.log(4.0)]
+    )
+    halves = 0.5 * np.log(8.0)
+    assert value == pytest.approx(first + second * 1.3132616875182228 / 4 + halves, rel=8 * eps)
+    np.testing.assert_allclose(gradient, [[first, second * -0.7310585786300049 / 4]], rtol=8 * eps)
+    np.testing.assert_allclose(by_s, [0.5 - first, 0.5 - second * 1.3132616875182228 / 4], rtol=20 * eps)

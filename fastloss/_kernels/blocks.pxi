@@ -200,7 +200,23 @@ cdef Py_ssize_t compute_points(const Job *job, Py_ssize_t first, Py_ssize_t rows
                 hess[i] = <real>job.hessian_constant
     if loss != NULL and job.loss.data == NULL:
         result.total += total(loss, scratch.weights, n)
+    if loss != NULL and job.column_totals != NULL:
+        add_columns(y, loss, scratch.weights, rows, job.width, result.columns)
     return n
+
+
+cdef void add_columns(const real *y, const real *loss, const double *weights, Py_ssize_t rows, Py_ssize_t width,
+                      double *sums) noexcept nogil:
+    """Add weight * loss, and the weights of known targets, to the sums of each column."""
+    cdef double weight = 1
+    cdef Py_ssize_t i, k
+    for i in range(rows):
+        for k in range(width):
+            if weights != NULL:
+                weight = weights[i * width + k]
+            if weight != 0 and y[i * width + k] == y[i * width + k]:
+                sums[k] += weight * loss[i * width + k]
+                sums[width + k] += weight
 
 
 cdef Py_ssize_t compute_scores(const Job *job, Py_ssize_t first, Py_ssize_t rows, const real *raw, real *loss,

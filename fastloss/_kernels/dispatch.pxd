@@ -62,12 +62,14 @@ cdef struct Job:
     double ignored              # label
     bint look                   # read every label or target also where no weight depends on it
     const double *class_weight  # NULL: none
+    double *column_totals       # NULL: not wanted; else 2 * width sums, see `evaluate`
 
 cdef struct ChunkResult:
     double total                # of weight * loss
     Py_ssize_t refused          # first refused element, or -1
     bint bad_weight             # it was refused for its weight
     int signs                   # see row_label_signs
+    double *columns             # this chunk's part of job.column_totals
 
 # The tiles of one block (of the working dtype), and where its weights are.
 cdef struct Scratch:
@@ -103,6 +105,7 @@ cdef class Kernel:
     cdef bint signed_weights
     cdef object class_weight        # float64 array or None
     cdef readonly object ignore_index
+    cdef readonly Py_ssize_t outputs    # a loss of its own for each of so many outputs; 0: any number of them
 
     # The kernels in the active table; looked up per call, so that a switch of instruction set reaches live objects.
     cdef const LossKernels *kernels(self)
@@ -110,6 +113,9 @@ cdef class Kernel:
 
     # The parameters for float32 (single) or float64; raises where the dtype cannot hold one.
     cdef const double *params(self, bint single) except NULL
+
+    # The kernel that refuses a target: this one, or a part of it.
+    cdef Kernel refusing(self, double y, Py_ssize_t column)
 
 # Number of threads a request means: None -> as many as useful for `work` elements; raises for < 1 or non-integers.
 cdef int resolve_threads(object n_threads, Py_ssize_t work) except -1

@@ -1,5 +1,6 @@
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 LOSS: int
@@ -21,6 +22,7 @@ class Kernel:
     scores: bool
     soft_targets: bool
     ignore_index: int | None
+    outputs: int
     def set_scores(
         self,
         class_weight: tuple[float, ...] | None,
@@ -28,6 +30,20 @@ class Kernel:
         soft_targets: bool,
         signed_weights: bool,
     ) -> None: ...
+
+class CompositeKernel(Kernel):
+    def __init__(
+        self,
+        name: str,
+        target: str,
+        binary: bool,
+        terms: list[tuple[Kernel, tuple[float, float], tuple[float, float], int, float]],
+        width: int = 0,
+        any_width: bool = False,
+    ) -> None: ...
+
+class EnvelopeKernel(Kernel):
+    def __init__(self, inner: CompositeKernel, step: float) -> None: ...
 
 def set_table(capsule: object) -> None: ...
 def cpu_features() -> tuple[str, ...]: ...
@@ -48,6 +64,7 @@ def evaluate(
     hessian_out: NDArray | None,
     n_threads: int | None,
     hessian: str | float = "exact",
+    column_totals: NDArray[np.float64] | None = None,
 ) -> Any: ...
 def softmax(
     raw_prediction: ArrayLike,

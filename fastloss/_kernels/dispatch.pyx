@@ -19,7 +19,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython.parallel cimport prange, threadid
 from libc.limits cimport INT_MAX
-from libc.math cimport INFINITY, NAN, ldexp
+from libc.math cimport INFINITY, NAN, fabs, ldexp
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
@@ -249,6 +249,7 @@ cdef class Kernel:
         self.values = list(values.values())
         self.data = NULL
         self.scores = False
+        self.outputs = 0
         self.lost32 = -1
         self.lost64 = -1
         for k in range(len(values)):
@@ -314,9 +315,14 @@ cdef class Kernel:
             raise ValueError(f"{self.name}: {self.names[lost]} = {self.values[lost]!r} is out of the range of {dtype}")
         return &self.params32[0] if single else &self.params64[0]
 
+    cdef Kernel refusing(self, double y, Py_ssize_t column):
+        return self
+
 
 include "arrays.pxi"
 include "blocks.pxi"
+include "composite.pxi"
+include "envelope.pxi"
 
 
 # ----------------------------------------------------------------------------------------- the walk
@@ -348,6 +354,7 @@ cdef int walk(const Job *job, bint single, bint only_weights, int n_threads, Out
                                                    CHUNKS_PER_SLAB * CHUNK_ELEMENTS // (step * job.width)))
     cdef Py_ssize_t bytes_each = 0
     cdef char *memory = NULL
+    cdef char *columns = NULL
     cdef ChunkResult results[CHUNKS_PER_SLAB]
     outcome.total = 0
     outcome.refused = -1
@@ -359,12 +366,18 @@ cdef int walk(const Job *job, bint single, bint only_weights, int n_threads, Out
         if memory == NULL:
             raise MemoryError(f"no memory for tiles of {job.width} outputs")
     try:
+        if job.column_totals != NULL and not only_weights:
+            columns = column_places(job, results)
         while start < chunks and outcome.refused < 0:
             stop = min(start + slab, chunks)
             with nogil:
+                if columns != NULL:
+                    memset(columns, 0, CHUNKS_PER_SLAB * 2 * job.width * sizeof(double))
                 run_slab(job, single, only_weights, n_threads, step, start, stop, memory, bytes_each, results)
                 for c in range(stop - start):
                     outcome.total += results[c].total
+                    if columns != NULL:
+                        add_up(results[c].columns, job.column_totals, 2 * job.width)
                     outcome.signs |= results[c].signs
                     if results[c].refused >= 0 and outcome.refused < 0:
                         outcome.refused = results[c].refused
@@ -374,7 +387,25 @@ cdef int walk(const Job *job, bint single, bint only_weights, int n_threads, Out
                 PyErr_CheckSignals()
     finally:
         free(memory)
+        free(columns)
     return 0
+
+
+cdef char *column_places(const Job *job, ChunkResult *results) except NULL:
+    """Memory for the column sums of a slab's chunks."""
+    cdef double *memory = <double *>malloc(CHUNKS_PER_SLAB * 2 * job.width * sizeof(double))
+    cdef Py_ssize_t c
+    if memory == NULL:
+        raise MemoryError(f"no memory for sums over {job.width} columns")
+    for c in range(CHUNKS_PER_SLAB):
+        results[c].columns = memory + 2 * c * job.width
+    return <char *>memory
+
+
+cdef void add_up(const double *sums, double *totals, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t k
+    for k in range(n):
+        totals[k] += sums[k]
 
 
 cdef void run_slab(const Job *job, bint single, bint only_weights, int n_threads, Py_ssize_t step, Py_ssize_t start,
@@ -431,23 +462,28 @@ cdef int raise_refused(Kernel kernel, cnp.ndarray y, Py_ssize_t refused, int sig
         if y.ndim == 2:
             place.append(refused % width)
         where = ", ".join([str(index) for index in place])
+        value = y[tuple(place)].item()
+        kernel = kernel.refusing(value, refused % width)
         wanted = kernel.target
         if kernel.scores:
             wanted = "targets that are finite and >= 0" if y.ndim == 2 else f"labels in 0 ... {width - 1}"
             if y.ndim == 1 and kernel.ignore_index is not None:
                 wanted += f" (or {kernel.ignore_index}, ignored)"
-        raise ValueError(f"y_true[{where}] = {y[tuple(place)].item()!r}: {kernel.name} needs {wanted}")
+        raise ValueError(f"y_true[{where}] = {value!r}: {kernel.name} needs {wanted}")
     if signs == 3:
         raise ValueError(f"y_true mixes label -1 with labels in [0, 1): {kernel.name} needs {kernel.target}")
     return 0
 
 
 def evaluate(Kernel kernel not None, int want, y_true, raw_prediction, sample_weight, reduction, loss_out, gradient_out,
-             hessian_out, n_threads, hessian="exact"):
+             hessian_out, n_threads, hessian="exact", column_totals=None):
     """One fused pass: what `want` asks for (LOSS, GRADIENT, HESSIAN added), in that order.
 
-    Arguments are those of the methods of Loss; `hessian` is "exact", "fisher" or a constant.
+    Arguments are those of the methods of Loss; `hessian` is "exact", "fisher" or a constant.  `column_totals`, zeros
+    (2, T) of float64, receives for every output the sums of weight * loss and of the weights of targets that are no
+    NaN, and is scaled as the loss is (only for reductions that add up).
     """
+    cdef double[:, ::1] columns
     cdef cnp.ndarray y = _real_array(y_true, "y_true")
     cdef cnp.ndarray raw = _real_array(raw_prediction, "raw_prediction")
     cdef cnp.ndarray weight = None if sample_weight is None else _real_array(sample_weight, "sample_weight")
@@ -488,9 +524,14 @@ def evaluate(Kernel kernel not None, int want, y_true, raw_prediction, sample_we
     if mean and not weights > 0:
         raise ValueError(f"reduction='mean' is not defined: {no_mean(&job, weights)}; use 'sum' or 'none'")
     job.factor = 1.0 / weights if mean else 1.0
+    if column_totals is not None:
+        columns = column_totals
+        job.column_totals = &columns[0, 0]
     walk(&job, single, False, threads, &outcome)
     raise_refused(kernel, y, outcome.refused, outcome.signs, job.width)
 
+    if column_totals is not None and mean:
+        column_totals /= weights
     value = None
     if want & WANT_LOSS:
         value = loss_array if per_sample else (outcome.total / weights if mean else outcome.total)
@@ -605,6 +646,11 @@ cdef int check_shapes(Kernel kernel, cnp.ndarray y, cnp.ndarray raw, cnp.ndarray
             raise ValueError(
                 f"y_true has shape {_shape(y)} and raw_prediction {_shape(raw)}; they must be equal (nothing is "
                 "broadcast)"
+            )
+        if kernel.outputs > 0 and (raw.ndim != 2 or raw.shape[1] != kernel.outputs):
+            raise ValueError(
+                f"raw_prediction has shape {_shape(raw)}, expected (n, {kernel.outputs}): {kernel.name} has a loss for "
+                f"each of {kernel.outputs} columns"
             )
     if weight is not None and (weight.ndim != 1 or weight.shape[0] != raw.shape[0]):
         raise ValueError(f"sample_weight has shape {_shape(weight)}, expected ({raw.shape[0]},)")

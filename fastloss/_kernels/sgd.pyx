@@ -120,9 +120,9 @@ def check_targets(Kernel kernel not None, y):
         refused = first_refused(kernel, <const double *> buffer.view.buf, n)
     if refused >= 0:
         where = np.unravel_index(refused, y.shape)
-        raise ValueError(
-            f"y[{', '.join(map(str, where))}] = {y[where].item()!r}: {kernel.name} needs {kernel.target}"
-        )
+        value = y[where].item()
+        kernel = kernel.refusing(value, where[len(where) - 1])
+        raise ValueError(f"y[{', '.join(map(str, where))}] = {value!r}: {kernel.name} needs {kernel.target}")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -171,9 +171,11 @@ def tasks(problem: Problem, settings: Settings, bounds: tuple[NDArray, NDArray] 
     n, K = problem.X.shape[0], problem.n_scores
     loss, weight = problem.losses[0], _normal_weights(problem)
     several = len(problem.losses) > 1
-    quantiles = np.array([one.params["quantile"] for one in problem.losses]) if several else None
+    quantiles = None
+    if several and loss.name == "quantile":
+        quantiles = np.array([one.params["quantile"] for one in problem.losses])
     size = K if problem.joint else max(1, min(K, LARGEST_TABLE // max(n, 1)))
-    if several and loss.name != "quantile":
+    if several and quantiles is None:
         size = 1  # a kernel has the same parameters for all outputs
     for begin in range(0, K, size):
         scores = slice(begin, min(begin + size, K))

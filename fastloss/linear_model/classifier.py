@@ -14,6 +14,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 
 from fastloss._kernels.sgd import check_targets
+from fastloss.composite import WeightedSum
 from fastloss.linear_model.base import BaseSGD
 from fastloss.linear_model.checks import encode_labels, names_of_validation_data
 from fastloss.linear_model.problem import Problem
@@ -37,7 +38,7 @@ SUM_TOLERANCE = 1e-3
 def _has_probability(estimator: SGDLossClassifier) -> bool:
     """For `available_if`: names the loss when it has none."""
     loss = estimator._make_loss()
-    only_the_side = loss.link in ("sign", "argmax") and type(loss)._estimate is Loss._estimate
+    only_the_side = loss._estimates_side_only
     if loss.kind == "multiclass":
         only_the_side = loss.link == "argmax"
     if loss.kind == "regression" or only_the_side or loss.name in WITHOUT_PROBABILITY:
@@ -562,14 +563,20 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
 
 
 def _takes_probabilities(loss: Loss) -> bool:
-    return loss.name in SOFT_BINARY_LOSSES or getattr(loss, "soft_targets", False)
+    return _is_soft_binary(loss) or getattr(loss, "soft_targets", False)
+
+
+def _is_soft_binary(loss: Loss) -> bool:
+    """Whether a loss of one score takes probabilities: whether all terms of a sum do."""
+    parts = [term.loss for term in loss.terms] if isinstance(loss, WeightedSum) else [loss]
+    return all(part.name in SOFT_BINARY_LOSSES for part in parts)
 
 
 def _is_soft(loss: Loss, y: NDArray[Any]) -> bool:
     """Whether y holds probabilities, not labels."""
     if y.ndim == 2:
         return True
-    if loss.name not in SOFT_BINARY_LOSSES or y.dtype.kind != "f":
+    if not _is_soft_binary(loss) or y.dtype.kind != "f":
         return False
     return bool(((y > 0) & (y < 1)).any() and ((y >= 0) & (y <= 1)).all())
 
@@ -613,8 +620,9 @@ def _joint_weight(
     loss: Loss, y: NDArray[Any], factors: NDArray[np.float64], sample_weight: NDArray[np.float64] | None
 ) -> NDArray[np.float64] | None:
     """Sample weights with the classes' weights, the estimator's and the loss's, multiplied in."""
-    own = loss.params["class_weight"]
-    if loss.params["ignore_index"] is not None:
+    options: Any = loss  # an attribute of all losses over K classes, and of their sums
+    own = options.class_weight
+    if options.ignore_index is not None:
         raise ValueError(f"loss={loss!r} has an ignore_index; leave those rows out of X and y instead")
     if own is not None:
         if len(own) != len(factors):

@@ -19,6 +19,7 @@ from fastloss.linear_model.checks import check_real, names_of_validation_data
 from fastloss.linear_model.problem import Problem
 from fastloss.linear_model.record import with_callbacks
 from fastloss.losses import Loss, get_loss, list_losses
+from fastloss.multitask import MultiTaskLoss
 
 # Regression losses not offered by name: msle's domain (raw > -1) is no natural one for a linear model.
 REGRESSOR_EXCLUDED_LOSSES = ("msle",)
@@ -234,15 +235,16 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
 
     @staticmethod
     def _accepts(loss: Loss) -> bool:
-        return loss.kind == "regression"
+        return loss.kind in ("regression", "multitask")
 
     def _several_quantiles(self) -> bool:
         return self.loss in QUANTILE_LOSSES and np.ndim(self.quantile) == 1
 
     def _make_losses(self) -> tuple[Loss, ...]:
-        """The loss, or one for each of several quantiles."""
+        """The loss, or one for each of several quantiles or of the columns of y."""
         if not self._several_quantiles():
-            return (self._make_loss(),)
+            loss = self._make_loss()
+            return loss.column_losses if isinstance(loss, MultiTaskLoss) else (loss,)
         quantiles = list(self.quantile)
         if not quantiles:
             raise ValueError("quantile must be a number or at least one number, got an empty sequence")
@@ -352,6 +354,7 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
     ) -> Problem:
         """Checked data as a training problem; validation data are `like` the training data."""
         losses = self._make_losses()
+        y, unknown = self._without_gaps(y)
         X, y = self._check_training_data(
             X,
             y,
@@ -360,13 +363,37 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
             multi_output=not self._several_quantiles(),
         )
         sample_weight = self._check_weight(sample_weight, X.shape[0], allow_zero=allow_zero)
-        y = np.ascontiguousarray(y, dtype=X.dtype)
-        for loss in losses:
-            check_targets(loss._kernel, y)
+        y = self._checked_targets(losses, np.ascontiguousarray(y, dtype=X.dtype), unknown)
         if like is not None and y.shape[1:] != like.targets.shape[1:]:
             raise ValueError(f"y_val has shape {y.shape}, but y has shape {like.targets.shape}")
         n_scores = len(losses) if self._several_quantiles() else (y.shape[1] if y.ndim == 2 else 1)
         return Problem(X, y, losses, n_scores, sample_weight, _check_offset(offset, X.shape[0]))
+
+    def _without_gaps(self, y: Any) -> tuple[Any, NDArray[np.bool_] | None]:
+        """Zeros for NaN in y where the loss masks these, for scikit-learn's checks, and where they were."""
+        if not isinstance(self.loss, MultiTaskLoss):
+            return y, None
+        y = np.asarray(y, dtype=np.float64)
+        unknown = np.isnan(y)
+        return (np.where(unknown, 0.0, y), unknown) if unknown.any() else (y, None)
+
+    def _checked_targets(
+        self, losses: tuple[Loss, ...], y: NDArray[Any], unknown: NDArray[np.bool_] | None
+    ) -> NDArray[Any]:
+        """The targets with their gaps, once every loss accepts its own."""
+        if not isinstance(self.loss, MultiTaskLoss):
+            for loss in losses:
+                check_targets(loss._kernel, y)
+            return y
+        if y.ndim != 2 or y.shape[1] != len(losses):
+            raise ValueError(f"y has shape {y.shape}: loss={self.loss!r} needs ({len(y)}, {len(losses)})")
+        if unknown is not None:
+            y[unknown] = np.nan
+        try:
+            self.loss.loss(y, np.broadcast_to(y.dtype.type(0), y.shape), reduction="sum", n_threads=self.n_threads)
+        except ValueError as error:
+            raise ValueError(str(error).replace("y_true[", "y[", 1)) from None
+        return y
 
     def _is_flat(self, problem: Problem) -> bool:
         """Whether `coef_` and predictions have one dimension less."""
@@ -429,11 +456,11 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
         """
         check_is_fitted(self)
         raw = self._raw(X, offset)
+        y, unknown = self._without_gaps(y)
         y = np.ascontiguousarray(check_array(y, ensure_2d=False, dtype=raw.dtype, input_name="y"))
         if y.shape[0] != raw.shape[0]:
             raise ValueError(f"y has {y.shape[0]} elements, X has {raw.shape[0]} rows")
-        for loss in self._losses:
-            check_targets(loss._kernel, y)
+        y = self._checked_targets(self._losses, y, unknown)
         weight = self._check_weight(sample_weight, len(raw), allow_zero=False)
         problem = Problem(raw, y, self._losses, raw.shape[1], weight)
         return float(np.mean([_score(problem, k, raw[:, k]) for k in range(problem.n_scores)]))
@@ -457,11 +484,14 @@ def _score(problem: Problem, k: int, raw: NDArray[Any]) -> float:
     """R² or D² of one output."""
     loss, y, weight = problem.loss_of(k), np.ascontiguousarray(problem.target_of(k)), problem.sample_weight
     raw = np.ascontiguousarray(raw)
+    if loss._masks_nan:
+        known = ~np.isnan(y)
+        y, raw, weight = y[known], raw[known], None if weight is None else weight[known]
     if loss.link == "log":
         constant = np.log(np.average(y, weights=weight))
         with np.errstate(divide="ignore"):
             smallest = loss.loss(y, np.log(np.maximum(y, 0)), weight)
-    elif loss.name in QUANTILE_LOSSES:
+    elif loss.name in QUANTILE_LOSSES or loss.kind == "binary":
         constant, smallest = best_constant(loss, y, 1, weight, most=len(y))[0], 0.0
     else:
         return r2_score(y, loss.predict(raw), sample_weight=weight)

@@ -274,7 +274,7 @@ def _pass(
         average_coef=mean_inside,
         average_intercept=mean_level,
         envelopes=[one._envelope(1.0) for one in problem.losses] if hasattr(loss, "proximal_slope") else None,
-        curvature=stream.curvature,
+        curvature=None if _must_be_solved(problem) else stream.curvature,
         n_threads=settings.n_threads,
     )
     trainer.epoch()
@@ -285,6 +285,12 @@ def _pass(
     if limits is not None:
         means = _with_coef(means, np.clip(means[0], *limits), centre)
     return *ends, means
+
+
+def _must_be_solved(problem: Problem) -> bool:
+    """Whether steps are bracketed: where slopes jump and there is no closed step, a curvature tells nothing."""
+    convex = not problem.joint and all(loss.convex for loss in problem.losses)
+    return convex and any(loss._kinked and not hasattr(loss, "proximal_slope") for loss in problem.losses)
 
 
 def _raw_model(

@@ -184,8 +184,9 @@ class Loss:
     ----------
     name : str
         The string :func:`fastloss.get_loss` takes.
-    kind : {"regression", "binary", "multiclass", "batch"}
-        What `y_true` is; "multiclass" losses have K scores per sample, "batch" losses one value for all samples.
+    kind : {"regression", "binary", "multiclass", "multitask", "batch"}
+        What `y_true` is; "multiclass" losses have K scores per sample, "multitask" ones a loss for every column, "batch"
+        losses one value for all samples.
     target : str
         The values of `y_true` the loss is defined for, in words.
     link : {"identity", "log", "logit", "sign", "softmax", "argmax"}
@@ -201,12 +202,15 @@ class Loss:
     """
 
     name: ClassVar[str] = ""
-    kind: ClassVar[Literal["regression", "binary", "multiclass", "batch"]] = "regression"
+    kind: ClassVar[Literal["regression", "binary", "multiclass", "multitask", "batch"]] = "regression"
     target: ClassVar[str] = "any real number"
     link: ClassVar[Literal["identity", "log", "logit", "sign", "softmax", "argmax"]] = "identity"
     always_convex: ClassVar[bool] = True
     piecewise_linear: ClassVar[bool] = False
     parameters: ClassVar[dict[str, ParameterSpec | OptionSpec]] = {}
+
+    _masks_nan: ClassVar[bool] = False  # whether a NaN target is no target, rather than a NaN loss
+    __array_ufunc__ = None  # a NumPy number times a loss is the loss's business
 
     params: ClassVar[Mapping[str, Any]]
     _kernel: ClassVar[dispatch.Kernel]
@@ -216,6 +220,8 @@ class Loss:
         for name in own:
             delattr(cls, name)  # an instance's attribute holds the value
         cls.parameters = {**cls.parameters, **own}
+        if "__init__" in vars(cls):
+            return
         keyword = inspect.Parameter.KEYWORD_ONLY
         arguments = [inspect.Parameter(n, keyword, default=s.default) for n, s in cls.parameters.items()]
         cls.__signature__ = inspect.Signature(arguments)  # type: ignore[attr-defined]
@@ -274,6 +280,42 @@ class Loss:
 
     def __reduce__(self) -> tuple[Callable[..., Loss], tuple[type[Loss], dict[str, Any]]]:
         return _rebuild, (type(self), dict(self.params))
+
+    # --------------------------------------------------------------------------------------------- composition
+    def __mul__(self, factor: object) -> Loss:
+        from fastloss.composite import weighted  # which builds on this module
+
+        return weighted(factor, self)
+
+    __rmul__ = __mul__
+
+    def __add__(self, other: object) -> Loss:
+        from fastloss.composite import added
+
+        return added(self, other)
+
+    def tempered(self, temperature: float) -> Loss:
+        """The loss at raw / temperature: of scores that are flatter (temperature > 1) or sharper than the raw ones.
+
+        Parameters
+        ----------
+        temperature : float
+            > 0 and finite.
+
+        Returns
+        -------
+        Loss
+            For binary and multiclass losses; the gradient is with respect to the raw prediction before the division.
+
+        Examples
+        --------
+        >>> import fastloss
+        >>> fastloss.get_loss("log_loss").tempered(2.0).loss_gradient([1.0], [-2.0])
+        (1.3132616875182228, array([-0.36552929]))
+        """
+        from fastloss.composite import tempered
+
+        return tempered(self, temperature)
 
     # --------------------------------------------------------------------------------------------- evaluation
     def loss(
@@ -446,13 +488,46 @@ class Loss:
 
     def _hessian_policy(self, hessian: str) -> float | str:
         """What dispatch takes: "exact", "fisher", or the constant of "upper_bound"."""
-        if hessian == "exact" or (hessian == "fisher" and hasattr(self, "fisher")):
+        if hessian == "exact" or (hessian == "fisher" and self._has_fisher):
             return hessian
-        bound = 1.0 if self.piecewise_linear else self.curvature()
+        bound = self._hessian_bound()
         if hessian == "upper_bound" and bound < math.inf:
             return bound
-        has = ["'exact'", *["'fisher'"] * hasattr(self, "fisher"), *["'upper_bound'"] * (bound < math.inf)]
+        has = ["'exact'", *["'fisher'"] * self._has_fisher, *["'upper_bound'"] * (bound < math.inf)]
         raise ValueError(f"hessian={hessian!r}: {self.name} has {', '.join(has)}")
+
+    # ------------------------------------------------------------------- what solvers and policies ask; sums answer
+    @property
+    def _has_fisher(self) -> bool:
+        """Whether there are kernels of the expected hessian."""
+        return hasattr(self, "fisher")
+
+    def _hessian_bound(self) -> float:
+        """The constant of hessian="upper_bound"."""
+        return 1.0 if self.piecewise_linear else self.curvature()
+
+    @property
+    def _kinked(self) -> bool:
+        """Whether the slope jumps, and `_envelope` is what solvers have to use."""
+        return self.piecewise_linear
+
+    @property
+    def _hessian_jumps(self) -> bool:
+        """Whether the second derivative does: losses with a closed proximal step are made of parabolas and lines."""
+        return hasattr(self, "proximal_slope") and self.name != "squared_error"
+
+    @property
+    def _has_closed_envelope(self) -> bool:
+        return hasattr(self, "proximal_slope")
+
+    @property
+    def _crosses_zero(self) -> bool:
+        """Whether values have either sign, so that they are no scale for a distance from the optimum."""
+        return self.link == "log"
+
+    @property
+    def _estimates_side_only(self) -> bool:
+        return self.link in ("sign", "argmax") and type(self)._estimate is Loss._estimate
 
     # --------------------------------------------------------------------------------------------- boosting
     def as_lightgbm(self, hessian: BoostingHessian = "auto", *, n_threads: int | None = None) -> LightGBMObjective:

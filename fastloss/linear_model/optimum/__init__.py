@@ -111,7 +111,7 @@ def _to_rounding(smooth: Smooth, model: Model, coordinates: Coordinates, scale: 
 def _minimise(task: Task, model: Model, tol: float, scale: Scale, watch: Watch) -> tuple[Model, Certificate]:
     watch.pass_over()
     spread = watch.moments = weighted_moments(task.X, task.weight, full=wants_full(task))
-    if task.loss.piecewise_linear:
+    if task.loss._kinked:
         return descend_by_multipliers(task, model, spread, tol, scale, watch)
     smooth = Smooth(task, task.loss._kernel, watch, offset=task.offset)
     coordinates = first_coordinates(smooth, model, spread)

@@ -148,7 +148,7 @@ class Scale:
     """What a gap is relative to: the objective, or what was gained on the best constant where objectives cross zero."""
 
     def __init__(self, task: Task, constant: Model) -> None:
-        self.signed = task.loss.link == "log"
+        self.signed = task.loss._crosses_zero
         self.doubtful = NEARLY_EXACT if task.loss.kind == "regression" else NEARLY_SEPARABLE
         self.constant = mean_at_constant(task, constant)
         # an objective of 0, or close to it, is known to rounding of the terms it is made of
