@@ -2,6 +2,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
+ABI: int
 LOSS: int
 GRADIENT: int
 HESSIAN: int
@@ -19,6 +20,7 @@ class Kernel:
         values: dict[str, Any],
     ) -> None: ...
     scores: bool
+    python: bool
     soft_targets: bool
     ignore_index: int | None
     def set_scores(
@@ -28,6 +30,20 @@ class Kernel:
         soft_targets: bool,
         signed_weights: bool,
     ) -> None: ...
+
+class CallbackKernel(Kernel):
+    def __init__(
+        self,
+        name: str,
+        target: str,
+        binary: bool,
+        functions: dict[str, Any],
+        constants: NDArray,
+        hessian: bool,
+        scores: bool,
+        keep: object,
+    ) -> None: ...
+    def envelope(self, step: float) -> CallbackKernel: ...
 
 def set_table(capsule: object) -> None: ...
 def cpu_features() -> tuple[str, ...]: ...

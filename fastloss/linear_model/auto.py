@@ -173,7 +173,7 @@ def tasks(problem: Problem, settings: Settings, bounds: tuple[NDArray, NDArray] 
     several = len(problem.losses) > 1
     quantiles = np.array([one.params["quantile"] for one in problem.losses]) if several else None
     size = K if problem.joint else max(1, min(K, LARGEST_TABLE // max(n, 1)))
-    if several and loss.name != "quantile":
+    if several and loss._registered != "quantile":
         size = 1  # a kernel has the same parameters for all outputs
     for begin in range(0, K, size):
         scores = slice(begin, min(begin + size, K))

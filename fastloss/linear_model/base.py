@@ -129,7 +129,8 @@ class BaseSGD(CallbackSupport, BaseEstimator):
             )
         check_int("max_iter", self.max_iter, 1)
         check_int("n_iter_no_change", self.n_iter_no_change, 1)
-        check_int("batch_size", self.batch_size, 1)
+        if self.batch_size is not None:
+            check_int("batch_size", self.batch_size, 1)
         if self.tol is not None:
             check_real("tol", self.tol, 0.0)
         for name in ("fit_intercept", "shuffle", "early_stopping", "warm_start", "positive", "restore_best"):
@@ -149,7 +150,7 @@ class BaseSGD(CallbackSupport, BaseEstimator):
 
     def _loss_name(self) -> str:
         """The name of the loss the parameters ask for, if it is one."""
-        return self.loss.name if isinstance(self.loss, Loss) else self.loss
+        return self.loss._registered if isinstance(self.loss, Loss) else self.loss
 
     def _check_constrained(self, name: str) -> None:
         if self.learning_rate != "auto":
@@ -184,7 +185,7 @@ class BaseSGD(CallbackSupport, BaseEstimator):
                 f"learning_rate={self.learning_rate!r} needs loss={self._passive_loss!r} in {type(self).__name__}, "
                 f"got loss={self.loss!r}"
             )
-        if self.batch_size > 1:
+        if self.batch_size is not None and self.batch_size > 1:
             raise ValueError(f"learning_rate={self.learning_rate!r} needs batch_size=1, got {self.batch_size}")
 
     def _check_training_data(
@@ -263,7 +264,7 @@ class BaseSGD(CallbackSupport, BaseEstimator):
 
     def _wants_optimum(self, problem: Problem) -> bool:
         # the perceptron's objective is least for the zero model: it is an algorithm rather than an objective
-        return self.learning_rate == "auto" and problem.losses[0].name != "perceptron"
+        return self.learning_rate == "auto" and problem.losses[0]._registered != "perceptron"
 
     def _schedule(self) -> schedules.Settings:
         """The parameters of an explicit schedule."""
@@ -441,7 +442,7 @@ class BaseSGD(CallbackSupport, BaseEstimator):
 
     def _validator(self, validation: Problem) -> Callable[[Trainer], NDArray[np.float64]]:
         """A score per model on validation data, from a trainer."""
-        compatible = validation.losses[0].name in SCIKIT_LEARN_LOSSES
+        compatible = validation.losses[0]._registered in SCIKIT_LEARN_LOSSES
 
         def validate(trainer: Trainer) -> NDArray[np.float64]:
             coef, intercept = trainer.snapshot()

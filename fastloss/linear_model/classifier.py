@@ -37,10 +37,10 @@ SUM_TOLERANCE = 1e-3
 def _has_probability(estimator: SGDLossClassifier) -> bool:
     """For `available_if`: names the loss when it has none."""
     loss = estimator._make_loss()
-    only_the_side = loss.link in ("sign", "argmax") and type(loss)._estimate is Loss._estimate
+    only_the_side = loss._only_the_side
     if loss.kind == "multiclass":
         only_the_side = loss.link == "argmax"
-    if loss.kind == "regression" or only_the_side or loss.name in WITHOUT_PROBABILITY:
+    if loss.kind == "regression" or only_the_side or loss._registered in WITHOUT_PROBABILITY:
         raise AttributeError(f"probability estimates are not available for loss={estimator.loss!r}")
     return True
 
@@ -123,9 +123,9 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
     average : bool or int, default=False
         With an explicit schedule: whether `coef_` and `intercept_` are the averages over all updates; an integer: over
         those from that one on.
-    batch_size : int, default=1
+    batch_size : int or None, default=None
         Rows per update of an explicit schedule: their mean gradient at the same coefficients is one step, and t in
-        `learning_rate` counts steps.
+        `learning_rate` counts steps.  None: 1, or for a :class:`fastloss.CustomLoss` of a Python function 256.
     positive : bool, default=False
         Whether coefficients must be >= 0; "auto" only.
     bounds : tuple (least, greatest) or None, default=None
@@ -220,7 +220,7 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
         class_weight=None,
         warm_start=False,
         average=False,
-        batch_size=1,
+        batch_size=None,
         positive=False,
         bounds=None,
         restore_best=False,
@@ -262,7 +262,7 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
 
     @staticmethod
     def _accepts(loss: Loss) -> bool:
-        return loss.kind in ("binary", "multiclass") or loss.name in CLASSIFIER_REGRESSION_LOSSES
+        return loss.kind in ("binary", "multiclass") or loss._registered in CLASSIFIER_REGRESSION_LOSSES
 
     @with_callbacks
     def fit(
@@ -479,7 +479,7 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
             right = (raw > 0) == (y > 0.5)[:, None]
         else:
             positive = y[:, None] == np.array(problem.positive)
-            right = (raw > 0) & positive if problem.losses[0].name == "log_loss" else (raw > 0) == positive
+            right = (raw > 0) & positive if problem.losses[0]._registered == "log_loss" else (raw > 0) == positive
         return np.average(right, axis=0, weights=problem.sample_weight)
 
     def decision_function(self, X):
@@ -561,14 +561,14 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
 
 
 def _takes_probabilities(loss: Loss) -> bool:
-    return loss.name in SOFT_BINARY_LOSSES or getattr(loss, "soft_targets", False)
+    return loss._registered in SOFT_BINARY_LOSSES or getattr(loss, "soft_targets", False)
 
 
 def _is_soft(loss: Loss, y: NDArray[Any]) -> bool:
     """Whether y holds probabilities, not labels."""
     if y.ndim == 2:
         return True
-    if loss.name not in SOFT_BINARY_LOSSES or y.dtype.kind != "f":
+    if loss.kind == "multiclass" or not _takes_probabilities(loss) or y.dtype.kind != "f":
         return False
     return bool(((y > 0) & (y < 1)).any() and ((y >= 0) & (y <= 1)).all())
 
@@ -612,8 +612,8 @@ def _joint_weight(
     loss: Loss, y: NDArray[Any], factors: NDArray[np.float64], sample_weight: NDArray[np.float64] | None
 ) -> NDArray[np.float64] | None:
     """Sample weights with the classes' weights, the estimator's and the loss's, multiplied in."""
-    own = loss.params["class_weight"]
-    if loss.params["ignore_index"] is not None:
+    own = loss.params.get("class_weight")
+    if loss.params.get("ignore_index") is not None:
         raise ValueError(f"loss={loss!r} has an ignore_index; leave those rows out of X and y instead")
     if own is not None:
         if len(own) != len(factors):

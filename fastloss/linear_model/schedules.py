@@ -28,6 +28,8 @@ SPARSE_INTERCEPT_RATE = 0.01
 
 PASSIVE = ("pa1", "pa2")
 
+PYTHON_BATCH = 256  # rows per update of a loss that is a Python function
+
 
 class Settings(Protocol):
     """The estimator's parameters that training looks at."""
@@ -46,7 +48,7 @@ class Settings(Protocol):
     power_t: float
     n_iter_no_change: int
     average: bool | int
-    batch_size: int
+    batch_size: int | None
     n_threads: int | None
 
 
@@ -127,6 +129,11 @@ def penalties(settings: Settings) -> tuple[float, float]:
     return settings.alpha * ratio, settings.alpha * (1.0 - ratio)
 
 
+def rows_per_update(problem: Problem, settings: Settings) -> int:
+    """The batch size; unless it is set, a Python function is not called for every row."""
+    return settings.batch_size or (PYTHON_BATCH if problem.losses[0]._kernel.python else 1)
+
+
 def train(
     problem: Problem,
     state: State,
@@ -156,8 +163,9 @@ def train(
     rng = check_random_state(settings.random_state)
     seed = int(rng.randint(np.iinfo(np.int32).max)) if settings.shuffle else None
     blocks = None
+    batch_size = rows_per_update(problem, settings)
     if not issparse(X) and not X.flags.c_contiguous:
-        blocks = RowBlocks(X, rows, seed, settings.batch_size)
+        blocks = RowBlocks(X, rows, seed, batch_size)
     design = Design(X if blocks is None else blocks.tile)
     n = X.shape[0]
     l1, l2 = penalties(settings)
@@ -185,7 +193,7 @@ def train(
         l2=l2,
         intercept_rate=(SPARSE_INTERCEPT_RATE if design.sparse else 1.0) if settings.fit_intercept else 0.0,
         want_objective=record is not None,
-        batch_size=settings.batch_size,
+        batch_size=batch_size,
         average_from=float(settings.average),
         average_coef=state.average_coef,
         average_intercept=state.average_intercept,
@@ -202,7 +210,7 @@ def train(
     if not (np.isfinite(state.coef).all() and np.isfinite(state.intercept).all()):
         raise overflow(n_iter)
     # scikit-learn counts the rows held out for validation as well
-    state.t += n_iter * -(-n // settings.batch_size)
+    state.t += n_iter * -(-n // batch_size)
     state.eta = np.array([trainer.eta(k) for k in range(trainer.n_models)])
     return progress
 

@@ -18,6 +18,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
+from fastloss._kernels import dispatch
 from fastloss._kernels.sgd import Design, RowOrder, Trainer
 from fastloss.linear_model.auto import row_weights
 from fastloss.linear_model.constants import best_constant
@@ -187,7 +188,8 @@ def _curvature(problem: Problem, k: int, constant: NDArray[np.float64]) -> float
     y = problem.targets if problem.joint else np.ascontiguousarray(problem.target_of(k), np.float64)
     raw = np.ascontiguousarray(np.broadcast_to(constant, (len(y), len(constant))))
     raw = raw if problem.joint else raw[:, 0]
-    slopes, bends = loss.gradient_hessian(y, raw, reduction="none")
+    want = dispatch.GRADIENT | dispatch.HESSIAN  # not gradient_hessian: own losses may have differences only
+    slopes, bends = dispatch.evaluate(loss._kernel, want, y, raw, None, "none", None, None, None, None)
     mean = float(bends.mean())
     if not loss.piecewise_linear and 0 < mean < np.inf:
         return mean
@@ -273,7 +275,7 @@ def _pass(
         average_from=1.0,
         average_coef=mean_inside,
         average_intercept=mean_level,
-        envelopes=[one._envelope(1.0) for one in problem.losses] if hasattr(loss, "proximal_slope") else None,
+        envelopes=[one._envelope(1.0) for one in problem.losses] if loss._has_envelope else None,
         curvature=stream.curvature,
         n_threads=settings.n_threads,
     )

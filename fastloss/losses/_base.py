@@ -453,6 +453,26 @@ class Loss:
 
     # --------------------------------------------------------------------------------------------- modelling
     @property
+    def _registered(self) -> str:
+        """The name, by which special cases know a built-in loss; own losses may have any name, and have none here."""
+        return self.name
+
+    @property
+    def _has_envelope(self) -> bool:
+        """Whether :meth:`_envelope` is there."""
+        return hasattr(self, "proximal_slope")
+
+    @property
+    def _hessian_jumps(self) -> bool:
+        """Whether the hessian jumps: losses with a closed proximal step are made of parabolas and lines."""
+        return hasattr(self, "proximal_slope") and self._registered != "squared_error"
+
+    @property
+    def _only_the_side(self) -> bool:
+        """Whether :meth:`predict` gives sides or classes, not probabilities."""
+        return self.link in ("sign", "argmax") and type(self)._estimate is Loss._estimate
+
+    @property
     def convex(self) -> bool:
         """Whether the loss, with its parameters, is convex in the raw prediction."""
         return self.always_convex

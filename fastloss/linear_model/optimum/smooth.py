@@ -45,8 +45,7 @@ class Smooth:
         self.task, self.kernel, self.watch, self.offset = task, kernel, watch, offset
         self.factor, self.stretch, self.tilt, self.means, self.constant = factor, stretch, tilt, means, constant
         self.reported = reported  # whether its values are the objective's
-        # losses with a closed proximal step are made of parabolas and lines: their hessians jump
-        self.jumps = (hasattr(task.loss, "proximal_slope") and task.loss.name != "squared_error") or not reported
+        self.jumps = task.loss._hessian_jumps or not reported
         self.steepest = steepest if steepest > 0 else task.loss.curvature()
         self.compiled = task.compiled(kernel, offset)
         self.last: tuple[Model, tuple[float, NDArray, NDArray]] | None = None
