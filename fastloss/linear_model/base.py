@@ -332,9 +332,9 @@ class BaseSGD(CallbackSupport, BaseEstimator):
             try:
                 outcome = auto.train(problem, state, self, warm=warm, bounds=limits, monitor=monitor)
             except MomentsOverflowError:
-                raise schedules.overflow(1) from None
+                raise schedules.overflow(1, problem.losses[0]) from None
         if not (np.isfinite(state.coef).all() and np.isfinite(state.intercept).all()):
-            raise schedules.overflow(outcome.n_iter)
+            raise schedules.overflow(outcome.n_iter, problem.losses[0])
         n = problem.X.shape[0]
         state.t = 1.0 + outcome.n_iter * n
         if outcome.moments is not None:

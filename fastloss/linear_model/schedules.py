@@ -18,6 +18,7 @@ from sklearn.utils import check_random_state
 from fastloss._kernels.sgd import Design, RowOrder, Trainer
 from fastloss.linear_model.blocks import RowBlocks
 from fastloss.linear_model.problem import Problem
+from fastloss.losses import Loss
 
 # "adaptive" stops instead of lowering a step size that is already below this.
 SMALLEST_ADAPTIVE_STEP = 1e-6
@@ -205,10 +206,10 @@ def train(
         n_threads=settings.n_threads,
     )
     with np.errstate(over="ignore", invalid="ignore"):
-        progress = run_epochs(trainer, settings, max_iter=max_iter, validate=validate, record=record)
+        progress = run_epochs(trainer, problem.losses[0], settings, max_iter=max_iter, validate=validate, record=record)
     n_iter = max(p.n_iter for p in progress)
     if not (np.isfinite(state.coef).all() and np.isfinite(state.intercept).all()):
-        raise overflow(n_iter)
+        raise overflow(n_iter, problem.losses[0])
     # scikit-learn counts the rows held out for validation as well
     state.t += n_iter * -(-n // batch_size)
     state.eta = np.array([trainer.eta(k) for k in range(trainer.n_models)])
@@ -217,6 +218,7 @@ def train(
 
 def run_epochs(
     trainer: Trainer,
+    loss: Loss,
     settings: Settings,
     *,
     max_iter: int,
@@ -230,7 +232,7 @@ def run_epochs(
         trainer.epoch()
         for k in active:
             if not trainer.finite(k):
-                raise overflow(epoch)
+                raise overflow(epoch, loss)
         scores = None if validate is None else validate(trainer)
         for k in sorted(active):
             value = trainer.objective(k) if scores is None else -float(scores[k])
@@ -260,12 +262,14 @@ def run_epochs(
     return progress
 
 
-def overflow(epoch: int) -> ValueError:
+def overflow(epoch: int, loss: Loss) -> ValueError:
     """The error of a fit whose coefficients are not finite any more."""
+    own = "" if loss._registered else f" Or loss={loss!r} gave NaN (fastloss.check_loss looks for it)."
     # the first words are scikit-learn's: there is code that looks for them
     return ValueError(
         f"Floating-point under-/overflow occurred at epoch #{epoch}. Scaling input data with StandardScaler or "
         "MinMaxScaler might help. The coefficients are not finite any more: the fit diverged; a lower eta0 helps too."
+        + own
     )
 
 

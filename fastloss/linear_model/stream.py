@@ -24,7 +24,7 @@ from fastloss.linear_model.auto import row_weights
 from fastloss.linear_model.constants import best_constant
 from fastloss.linear_model.optimum.columns import Moments, weighted_moments
 from fastloss.linear_model.problem import Problem
-from fastloss.linear_model.schedules import Settings, State, penalties
+from fastloss.linear_model.schedules import Settings, State, overflow, penalties
 
 LEAST_ROWS, BLOCK_ROWS = 64, 4096  # copied, in coordinates, at a time; the step is the same for all of them
 # Steps shrink like rows**-DECAY after STEADY·(1 + d) rows.  One pass over covtype ends 2e-4 above the optimum; with
@@ -142,6 +142,8 @@ def train(problem: Problem, state: State, settings: Settings, limits: tuple[NDAr
         state.t += rows
         stream.seen += rows
         _average(stream, averages, rows, stream.seen)
+    if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
+        raise overflow(1, problem.losses[0])
     state.coef, state.intercept = coef.astype(state.coef.dtype), intercept
     state.average_coef, state.average_intercept = stream.average
 
