@@ -27,6 +27,7 @@ _SCORES = (
 _SIZES = {"Py_ssize_t", "ssize_t", "ptrdiff_t", "intptr_t", "npy_intp", "intp_t", "intp"}
 _SIZES |= {"int64_t", "npy_int64", "longlong", "int64"} if ctypes.sizeof(ctypes.c_void_p) == 8 else {"int32_t", "int"}
 _SIZES |= {"long"} if ctypes.sizeof(ctypes.c_long) == ctypes.sizeof(ctypes.c_void_p) else set()
+_TYPE_WORDS = {"int", "long", "short", "char", "double", "float", "unsigned", "signed"}
 _FLOATS = {"double": "double", "float64_t": "double", "npy_float64": "double", "npy_double": "double"}
 _FLOATS |= {"float": "float", "float32_t": "float", "npy_float32": "float", "npy_float": "float"}
 
@@ -146,13 +147,10 @@ def _c_type(text: str) -> str:
     stars = text.count("*")
     words = re.findall(r"\w+", text.partition("*")[0])
     words = [word for word in words if word not in ("const", "restrict", "volatile", "struct")]
-    joined = " ".join(words)
-    if words[:2] == ["long", "long"]:
-        base = "longlong"
-    elif stars == 0 and len(words) == 2 and words[0] != "unsigned" and words[1] not in ("int", "long", "double"):
-        base = words[0]  # the second is the argument's name
-    else:
-        base = {"long int": "long"}.get(joined, joined)
+    if len(words) > 1 and words[-1] not in _TYPE_WORDS:
+        words.pop()  # the argument's name
+    base = " ".join(words)
+    base = {"long int": "long", "long long": "longlong", "long long int": "longlong"}.get(base, base)
     base = re.sub(r"^__pyx_t_\d+\w*?_(?=float\d+_t$|intp_t$|int64_t$)", "", base)  # a typedef cimported by Cython
     return _name(base) + "*" * stars
 

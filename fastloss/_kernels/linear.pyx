@@ -745,7 +745,7 @@ cdef class Linear:
         row = max(<Py_ssize_t>1, plan.d * plan.size)
         rows = TILE_ROWS if plan.sparse else max(TILE_BYTES // row, min(<Py_ssize_t>64, LARGE_TILE // row))
         if self.kernel.python:
-            rows = most = max(rows, min(self.kernel.block_rows(plan.K), LONG_TILE // row))
+            rows = most = max(min(rows, most), min(self.kernel.block_rows(plan.K), LONG_TILE // row))
         rows = min(rows, <Py_ssize_t>SCORE_BYTES // (plan.panels * plan.width * plan.size))
         if plan.sparse:     # long rows of many scores: a tile must not outlast the patience of Ctrl-C
             rows = min(rows, <Py_ssize_t>SPARSE_WORK // row_work(plan))
