@@ -14,11 +14,14 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT / "fastloss" / "_kernels"))
+from _header import header  # noqa: E402
 from _render import read_blocks, render  # noqa: E402
 
 FAMILIES = ("regression", "counts", "binary", "multiclass")
 FORMULAS = [ROOT / "fastloss" / "losses" / f"{family}.py" for family in FAMILIES]
 RENDERED = Path("build") / "rendered"
+MATH = ROOT / "fastloss" / "_kernels" / "_math.pxd"
+HEADER = ROOT / "fastloss" / "include" / "fastloss_math.h"
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 # What makes loops over the kernels' arithmetic vectorise without changing it: errno and floating-point traps are side
@@ -60,8 +63,10 @@ PyMODINIT_FUNC PyInit_isa_@ISA@(void) {
 
 
 def render_kernels() -> None:
-    """Write the rendered sources."""
+    """Write the rendered sources, and the header for C."""
     RENDERED.mkdir(parents=True, exist_ok=True)
+    HEADER.parent.mkdir(exist_ok=True)
+    write(HEADER, header(MATH))
     texts = {"kernels.pxi": render(read_blocks(FORMULAS))}
     for isa, flags in ISA_FLAGS.items():
         features = [flag.removeprefix("-m") for flag in flags if "=" not in flag]
@@ -69,9 +74,13 @@ def render_kernels() -> None:
         texts[f"isa_{isa}.pyx"] = ISA_MODULE
         texts[f"guard_{isa}.c"] = GUARD.replace("@ISA@", isa).replace("@SUPPORTED@", supported)
     for name, text in texts.items():
-        path = RENDERED / name
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            path.write_text(text, encoding="utf-8")
+        write(RENDERED / name, text)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file, unless that would only make it newer."""
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
 
 
 def rename_entry(isa: str) -> list[tuple[str, str]]:

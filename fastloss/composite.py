@@ -200,6 +200,10 @@ class WeightedSum(Loss):
         return all(term.loss._has_fisher for term in self.terms)
 
     @property
+    def _registered(self) -> str:
+        return self.name if all(term.loss._registered for term in self.terms) else ""
+
+    @property
     def _kinked(self) -> bool:
         return self.kind != "multiclass" and self.convex and any(term.loss._kinked for term in self._active)
 

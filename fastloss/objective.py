@@ -162,6 +162,7 @@ class LinearObjective:
         -------
         ndarray of v's shape and (floating) dtype
         """
+        self.loss._hessian_policy("exact")  # raises where a loss has none
         _, table = self._table(w, "w")
         given, direction = self._table(v, "v")
         _, coef, intercept = self._compiled.evaluate(linear.PRODUCT, self._split(table), self._split(direction))
@@ -178,6 +179,7 @@ class LinearObjective:
         -------
         ndarray of w's shape and (floating) dtype
         """
+        self.loss._hessian_policy("exact")
         given, table = self._table(w, "w")
         _, coef, intercept = self._compiled.evaluate(linear.DIAGONAL, self._split(table))
         return self._joined(coef, intercept, given, np.ones_like(table))

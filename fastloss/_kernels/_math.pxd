@@ -11,7 +11,7 @@ Design errors, in ulp, over the whole range and with gradual underflow (the loss
 against mpmath in tests/test_accuracy.py):
 
     exp, expm1, log, log1p, log1p_unit         1.0   (1.5 without FMA)
-    log_cosh, atanh_rest_unit                     2.0
+    log_cosh, atanh_rest_unit, sigmoid             2.0
     exp_sum                                    1.0 of the exact exponential of hi + lo
 
 NaN goes through every function; each function says what it makes of infinities.
@@ -407,6 +407,12 @@ cdef inline real power(real x, real y) noexcept nogil:
     value = select(x == 0, select(y > 0, <real>0, <real>INFINITY), value)
     value = select(x >= 0, value, <real>NAN)
     return select(y == 0, unless_nan(x, <real>1), value)
+
+
+cdef inline real sigmoid(real x) noexcept nogil:
+    """1 / (1 + exp(-x)); -inf -> 0, inf -> 1.  On both sides of a sum of positive terms, so that tails keep digits."""
+    cdef real e = exp_fall(-fabs(x))
+    return select(x < 0, e, <real>1) / (<real>1 + e)
 
 
 cdef inline real log_cosh(real x) noexcept nogil:

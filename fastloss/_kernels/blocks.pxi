@@ -181,6 +181,12 @@ cdef Py_ssize_t compute(const Job *job, Py_ssize_t first, Py_ssize_t rows, const
     return compute_points(job, first, rows, raw, loss, grad, hess, scratch, result)
 
 
+cdef inline Py_ssize_t refuse(ChunkResult *result, Py_ssize_t returned, Py_ssize_t asked) noexcept nogil:
+    """The sample a kernel refused; the first, where it did not say which."""
+    result.returned, result.asked = returned, asked
+    return returned if 0 <= returned < asked else 0
+
+
 cdef Py_ssize_t compute_points(const Job *job, Py_ssize_t first, Py_ssize_t rows, const real *raw, real *loss,
                                real *grad, real *hess, Scratch *scratch, ChunkResult *result) noexcept nogil:
     cdef Py_ssize_t n = rows * job.width, accepted, i
@@ -188,7 +194,7 @@ cdef Py_ssize_t compute_points(const Job *job, Py_ssize_t first, Py_ssize_t rows
     accepted = call(job.kernel, job, y, raw, loss, grad,
                     NULL if job.fisher != NULL or job.hessian_constant >= 0 else hess, n)
     if accepted != n:
-        return accepted
+        return refuse(result, accepted, n)
     if job.binary:
         result.signs |= label_signs(y, n)
     scratch.weights = block_weights(job, first, rows, True, scratch.weight)
@@ -225,6 +231,7 @@ cdef Py_ssize_t compute_scores(const Job *job, Py_ssize_t first, Py_ssize_t rows
     cdef const real *y = NULL
     cdef const real *targets = NULL
     cdef bint constant = job.hessian_constant >= 0
+    result.asked = 0
     if job.soft:
         targets = load(&job.y, first, rows, K, <real *>scratch.staging)
         accepted = check_targets(targets, n)
@@ -239,8 +246,10 @@ cdef Py_ssize_t compute_scores(const Job *job, Py_ssize_t first, Py_ssize_t rows
         if accepted != rows:
             return accepted * K
     scratch.weights = score_weights(job, first, rows, targets, scratch)
-    call_scores(job, y, NULL if job.soft or job.y.data == NULL else scratch.label, raw, loss, grad,
-                NULL if constant else hess, rows)
+    accepted = call_scores(job, y, NULL if job.soft or job.y.data == NULL else scratch.label, raw, loss, grad,
+                           NULL if constant else hess, rows)
+    if accepted != rows:
+        return refuse(result, accepted, rows) * K
     if hess != NULL and constant:
         for i in range(n):
             hess[i] = <real>job.hessian_constant
@@ -456,6 +465,7 @@ cdef const double *weights_alone(const Job *job, Py_ssize_t first, Py_ssize_t ro
     label or target is none."""
     cdef const real *targets = NULL
     cdef Py_ssize_t accepted
+    result.asked = 0
     if not job.scores or (job.class_weight == NULL and not job.has_ignored and not job.look):
         return block_weights(job, first, rows, False, scratch.weight)
     if job.soft:

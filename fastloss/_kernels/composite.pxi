@@ -49,6 +49,11 @@ cdef inline real temperature_of(const Term *term, real like) noexcept nogil:
         return <real>term.temperature64
 
 
+cdef inline Py_ssize_t within(Py_ssize_t accepted, Py_ssize_t n) noexcept nogil:
+    """What a kernel returned, as a number of elements: an own loss may return anything."""
+    return accepted if 0 <= accepted <= n else 0
+
+
 cdef inline Py_ssize_t call_term(const Term *term, bint fisher, const real *y, const real *raw, real *loss, real *grad,
                                  real *hess, Py_ssize_t n) noexcept nogil:
     cdef const LossKernels *points = term.points
@@ -56,12 +61,12 @@ cdef inline Py_ssize_t call_term(const Term *term, bint fisher, const real *y, c
         if fisher:
             points.fisher_f32(y, raw, NULL, NULL, hess, n, term.params32, term.data)
             return n
-        return points.f32(y, raw, loss, grad, hess, n, term.params32, term.data)
+        return within(points.f32(y, raw, loss, grad, hess, n, term.params32, term.data), n)
     else:
         if fisher:
             points.fisher_f64(y, raw, NULL, NULL, hess, n, term.params64, term.data)
             return n
-        return points.f64(y, raw, loss, grad, hess, n, term.params64, term.data)
+        return within(points.f64(y, raw, loss, grad, hess, n, term.params64, term.data), n)
 
 
 cdef inline real *wanted(const real *out, real *tile) noexcept nogil:
@@ -239,11 +244,11 @@ cdef inline scores_f64 scores64(const Term *term, int form) noexcept nogil:
     return term.scores.lanes_f64 if form == FORM_LANES else term.scores.lanes_product_f64
 
 
-cdef void add_scores(const Term *term, int form, bint first, const real *y, const Py_ssize_t *label, const real *raw,
+cdef Py_ssize_t add_scores(const Term *term, int form, bint first, const real *y, const Py_ssize_t *label, const real *raw,
                      const real *direction, real *loss, real *grad, real *hess, Py_ssize_t n, Py_ssize_t K,
                      real *memory) noexcept nogil:
-    """Add a term; memory holds three tiles and n losses."""
-    cdef Py_ssize_t elements = n * K
+    """Add a term; memory holds three tiles and n losses.  Returns n, or the first sample that is refused."""
+    cdef Py_ssize_t elements = n * K, accepted
     cdef real *slopes = memory
     cdef real *bends = memory + elements
     cdef real *losses = memory + 3 * elements
@@ -252,21 +257,22 @@ cdef void add_scores(const Term *term, int form, bint first, const real *y, cons
     if direction != NULL:
         memcpy(bends, direction, elements * sizeof(real))
     if real is float:
-        scores32(term, form)(y, label, cold, wanted(loss, losses), slopes, wanted(hess, bends), n, K, term.params32,
-                             term.data)
+        accepted = scores32(term, form)(y, label, cold, wanted(loss, losses), slopes, wanted(hess, bends), n, K,
+                                        term.params32, term.data)
     else:
-        scores64(term, form)(y, label, cold, wanted(loss, losses), slopes, wanted(hess, bends), n, K, term.params64,
-                             term.data)
+        accepted = scores64(term, form)(y, label, cold, wanted(loss, losses), slopes, wanted(hess, bends), n, K,
+                                        term.params64, term.data)
     collect(factor, losses, loss, first, n)
     collect(factor / temperature, slopes, grad, first, elements)
     collect(factor / temperature / temperature, bends, hess, first, elements)
+    return within(accepted, n)
 
 
 cdef Py_ssize_t run_scores(const Composite *composite, int form, const real *y, const Py_ssize_t *label,
                            const real *raw, real *loss, real *grad, real *hess, Py_ssize_t n,
                            Py_ssize_t K) noexcept nogil:
     cdef bint product = form == FORM_ROWS_PRODUCT or form == FORM_LANES_PRODUCT, first = True
-    cdef Py_ssize_t k, elements = n * K
+    cdef Py_ssize_t k, elements = n * K, refused = n
     cdef real small[PIECE]
     cdef real *memory = small
     cdef real *direction = NULL
@@ -280,7 +286,8 @@ cdef Py_ssize_t run_scores(const Composite *composite, int form, const real *y, 
         memcpy(direction, hess, elements * sizeof(real))
     for k in range(composite.count):
         if factor_of(&composite.terms[k], <real>0) != 0:
-            add_scores(&composite.terms[k], form, first, y, label, raw, direction, loss, grad, hess, n, K, memory)
+            refused = min(refused, add_scores(&composite.terms[k], form, first, y, label, raw, direction, loss, grad,
+                                              hess, n, K, memory))
             first = False
     if first:
         clear(loss, n)
@@ -288,7 +295,7 @@ cdef Py_ssize_t run_scores(const Composite *composite, int form, const real *y, 
         clear(hess, elements)
     if memory != small:
         free(memory)
-    return n
+    return refused
 
 
 cdef Py_ssize_t composite_rows(const real *y, const Py_ssize_t *label, const real *raw, real *loss, real *grad,
@@ -338,7 +345,7 @@ cdef class CompositeKernel(Kernel):
     def __init__(self, str name, str target, bint binary, list terms, Py_ssize_t width=0, bint any_width=False):
         cdef Term *term
         Kernel.__init__(self, name, target, binary, [], [], {})
-        self.parts = [kernel for kernel, *_ in terms]
+        self.take_parts([kernel for kernel, *_ in terms])
         self.outputs = 0 if any_width else width
         self.composite.width = width
         self.composite.terms = <Term *>malloc(max(len(terms), 1) * sizeof(Term))
@@ -362,6 +369,48 @@ cdef class CompositeKernel(Kernel):
     def __dealloc__(self):
         free(self.composite.terms)
 
+    cdef int take_parts(self, list parts) except -1:
+        self.parts = parts
+        self.python = any([(<Kernel?>part).python for part in parts])
+        return 0
+
+    cdef CompositeKernel copy(self, list parts):
+        """The same terms with other kernels."""
+        cdef CompositeKernel other = CompositeKernel.__new__(CompositeKernel)
+        cdef Py_ssize_t size = max(self.composite.count, 1) * sizeof(Term)
+        Kernel.__init__(other, self.name, self.target, self.binary, [], [], {})
+        other.take_parts(parts)
+        other.outputs, other.own, other.own_scores = self.outputs, self.own, self.own_scores
+        other.scores, other.soft_targets, other.signed_weights = self.scores, self.soft_targets, self.signed_weights
+        other.class_weight, other.ignore_index = self.class_weight, self.ignore_index
+        other.composite.terms = <Term *>malloc(size)
+        if other.composite.terms == NULL:
+            raise MemoryError
+        other.composite.count, other.composite.width = self.composite.count, self.composite.width
+        memcpy(other.composite.terms, self.composite.terms, size)
+        return other
+
+    cdef Kernel session(self):
+        parts = [(<Kernel>part).session() for part in self.parts]
+        return self if all(map(operator.is_, parts, self.parts)) else self.copy(parts)
+
+    cdef Py_ssize_t block_rows(self, Py_ssize_t width) noexcept:
+        cdef Py_ssize_t rows = Kernel.block_rows(self, width)
+        for part in self.parts:
+            rows = max(rows, (<Kernel>part).block_rows(width))
+        return rows
+
+    cdef bint failed(self) noexcept:
+        for part in self.parts:
+            if (<Kernel>part).failed():
+                return True
+        return False
+
+    cdef int raise_failure(self) except -1:
+        for part in self.parts:
+            (<Kernel>part).raise_failure()
+        return 0
+
     cdef const LossKernels *kernels(self):
         cdef bint fisher = True
         cdef Py_ssize_t k
@@ -379,6 +428,8 @@ cdef class CompositeKernel(Kernel):
         for k in range(self.composite.count):
             self.composite.terms[k].scores = (<Kernel>self.parts[k]).score_kernels()
             self.composite.terms[k].data = (<Kernel>self.parts[k]).data
+            if self.composite.terms[k].scores.lanes_f64 == NULL:     # an own loss takes rows
+                self.own_scores.lanes_f32, self.own_scores.lanes_f64 = NULL, NULL
         return &self.own_scores
 
     cdef const double *params(self, bint single) except NULL:
@@ -409,6 +460,9 @@ cdef class CompositeKernel(Kernel):
         cdef Kernel part
         cdef double raw = 0, loss
         cdef Py_ssize_t k
+        for part in self.parts:
+            if part.failed():
+                return part.refusing(y, column)
         for k in range(self.composite.count):
             part = self.parts[k]
             if self.composite.width > 1 and self.composite.terms[k].column != column:

@@ -68,6 +68,8 @@ cdef struct ChunkResult:
     double total                # of weight * loss
     Py_ssize_t refused          # first refused element, or -1
     bint bad_weight             # it was refused for its weight
+    Py_ssize_t returned         # what the kernel returned ...
+    Py_ssize_t asked            # ... when it was to return this; 0: it was not the kernel that refused
     int signs                   # see row_label_signs
     double *columns             # this chunk's part of job.column_totals
 
@@ -106,6 +108,7 @@ cdef class Kernel:
     cdef object class_weight        # float64 array or None
     cdef readonly object ignore_index
     cdef readonly Py_ssize_t outputs    # a loss of its own for each of so many outputs; 0: any number of them
+    cdef readonly bint python       # calls a Python function: on the calling thread only, in long blocks
 
     # The kernels in the active table; looked up per call, so that a switch of instruction set reaches live objects.
     cdef const LossKernels *kernels(self)
@@ -116,6 +119,21 @@ cdef class Kernel:
 
     # The kernel that refuses a target: this one, or a part of it.
     cdef Kernel refusing(self, double y, Py_ssize_t column)
+
+    # For one pass or one fit: itself, or a copy that keeps what went wrong in it.
+    cdef Kernel session(self)
+
+    # Samples of a block, for `width` outputs or scores.
+    cdef Py_ssize_t block_rows(self, Py_ssize_t width) noexcept
+
+    # Whether a call went wrong in this session.
+    cdef bint failed(self) noexcept
+
+    # Why a sample was refused: the kernel returned something else than the number of samples asked for.
+    cdef str refusal(self, Py_ssize_t returned, Py_ssize_t asked)
+
+    # Raises what went wrong in a session whose return values nobody looked at.
+    cdef int raise_failure(self) except -1
 
 # Number of threads a request means: None -> as many as useful for `work` elements; raises for < 1 or non-integers.
 cdef int resolve_threads(object n_threads, Py_ssize_t work) except -1
@@ -144,5 +162,6 @@ cdef double total_weight(Job *job, bint single, int n_threads, Kernel kernel, ob
                          object sample_weight) except? -1
 cdef double check_data(Job *job, bint single, Kernel kernel, cnp.ndarray y, cnp.ndarray weight,
                        object n_threads) except? -1
-cdef int raise_refused(Kernel kernel, cnp.ndarray y, Py_ssize_t refused, int signs, Py_ssize_t width) except -1
+cdef int raise_refused(Kernel kernel, cnp.ndarray y, Py_ssize_t refused, Py_ssize_t returned, Py_ssize_t asked,
+                       int signs, Py_ssize_t width) except -1
 cdef str no_mean(const Job *job, double weights)

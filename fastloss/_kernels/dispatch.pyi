@@ -3,6 +3,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+ABI: int
 LOSS: int
 GRADIENT: int
 HESSIAN: int
@@ -20,6 +21,7 @@ class Kernel:
         values: dict[str, Any],
     ) -> None: ...
     scores: bool
+    python: bool
     soft_targets: bool
     ignore_index: int | None
     outputs: int
@@ -44,6 +46,20 @@ class CompositeKernel(Kernel):
 
 class EnvelopeKernel(Kernel):
     def __init__(self, inner: CompositeKernel, step: float) -> None: ...
+
+class CallbackKernel(Kernel):
+    def __init__(
+        self,
+        name: str,
+        target: str,
+        binary: bool,
+        functions: dict[str, Any],
+        constants: NDArray,
+        hessian: bool,
+        scores: bool,
+        keep: object,
+    ) -> None: ...
+    def envelope(self, step: float) -> CallbackKernel: ...
 
 def set_table(capsule: object) -> None: ...
 def cpu_features() -> tuple[str, ...]: ...

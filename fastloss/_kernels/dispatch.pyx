@@ -10,6 +10,7 @@ A block is read through ``load``: where an array already holds the working dtype
 place, else the block is gathered and converted into a tile.  Kernels therefore see neither strides nor dtypes nor
 weights, and no array is ever copied whole.
 """
+import operator
 import os
 
 import numpy as np
@@ -118,6 +119,7 @@ ctypedef fused source:
     uint64_t
     longdouble
 
+ABI = ABI_VERSION
 LOSS = 1
 GRADIENT = 2
 HESSIAN = 4
@@ -318,9 +320,25 @@ cdef class Kernel:
     cdef Kernel refusing(self, double y, Py_ssize_t column):
         return self
 
+    cdef Kernel session(self):
+        return self
+
+    cdef Py_ssize_t block_rows(self, Py_ssize_t width) noexcept:
+        return max(<Py_ssize_t>1, BLOCK // width)
+
+    cdef bint failed(self) noexcept:
+        return False
+
+    cdef str refusal(self, Py_ssize_t returned, Py_ssize_t asked):
+        return f"{self.name} needs {self.target}"
+
+    cdef int raise_failure(self) except -1:
+        return 0
+
 
 include "arrays.pxi"
 include "blocks.pxi"
+include "callback.pxi"
 include "composite.pxi"
 include "envelope.pxi"
 
@@ -330,6 +348,8 @@ cdef struct Outcome:
     double total
     Py_ssize_t refused
     bint bad_weight             # it is the weight that was refused
+    Py_ssize_t returned         # see ChunkResult
+    Py_ssize_t asked
     int signs
 
 
@@ -343,7 +363,7 @@ cdef Py_ssize_t chunk_rows(const Job *job) noexcept nogil:
     """Samples of a chunk: whole blocks, about CHUNK_ELEMENTS elements."""
     cdef Py_ssize_t block = job.rows_per_block * job.width
     if job.scores and not job.lanes:
-        return many_scores_rows(job.width)
+        return max(job.rows_per_block, many_scores_rows(job.width))
     return job.rows_per_block * max(<Py_ssize_t>1, min(<Py_ssize_t>BLOCKS_PER_CHUNK, CHUNK_ELEMENTS // block))
 
 
@@ -360,7 +380,7 @@ cdef int walk(const Job *job, bint single, bint only_weights, int n_threads, Out
     outcome.refused = -1
     outcome.bad_weight = False
     outcome.signs = 0
-    if job.scores or job.width > BLOCK:
+    if job.scores or job.rows_per_block * job.width > BLOCK:
         bytes_each = (scratch_bytes(job, 4 if single else 8) + 63) & ~<Py_ssize_t>63
         memory = <char *>malloc(n_threads * bytes_each + 64)
         if memory == NULL:
@@ -382,6 +402,7 @@ cdef int walk(const Job *job, bint single, bint only_weights, int n_threads, Out
                     if results[c].refused >= 0 and outcome.refused < 0:
                         outcome.refused = results[c].refused
                         outcome.bad_weight = results[c].bad_weight
+                        outcome.returned, outcome.asked = results[c].returned, results[c].asked
             start = stop
             if start < chunks:
                 PyErr_CheckSignals()
@@ -421,6 +442,11 @@ cdef void run_slab(const Job *job, bint single, bint only_weights, int n_threads
                     NULL if aligned == NULL else aligned + threadid() * bytes_each, &results[c - start])
 
 
+cdef int threads_for(const Job *job, Kernel kernel, object n_threads) except -1:
+    """Threads that share the chunks; Python functions are called by the calling thread only."""
+    return resolve_threads(n_threads, 1 if kernel.python else job.n // chunk_rows(job))
+
+
 # ----------------------------------------------------------------------------------------- evaluate
 cdef double total_weight(Job *job, bint single, int n_threads, Kernel kernel, object y,
                          object sample_weight) except? -1:
@@ -433,7 +459,7 @@ cdef double total_weight(Job *job, bint single, int n_threads, Kernel kernel, ob
         row = outcome.refused // job.width
         wanted = "finite" if job.signed_weights else "finite and >= 0"
         raise ValueError(f"sample_weight[{row}] = {sample_weight[row].item()!r}: weights must be {wanted}")
-    raise_refused(kernel, y, outcome.refused, outcome.signs, job.width)
+    raise_outcome(kernel, y, &outcome, job.width)
     return outcome.total
 
 
@@ -443,18 +469,23 @@ cdef double check_data(Job *job, bint single, Kernel kernel, cnp.ndarray y, cnp.
     them and wants losses."""
     cdef double zero = 0
     cdef Outcome outcome
-    cdef int threads = resolve_threads(n_threads, job.n // chunk_rows(job))
+    cdef int threads = threads_for(job, kernel, n_threads)
     job.look = True
     weights = total_weight(job, single, threads, kernel, y, weight)
     if not kernel.scores:       # a target's domain is its kernel's business: the losses at raw = 0, without their sum
         job.raw.data, job.raw.type_number, job.raw.aligned = <const char *>&zero, cnp.NPY_FLOAT64, True
         job.factor = 1
         walk(job, single, False, threads, &outcome)
-        raise_refused(kernel, y, outcome.refused, outcome.signs, job.width)
+        raise_outcome(kernel, y, &outcome, job.width)
     return weights
 
 
-cdef int raise_refused(Kernel kernel, cnp.ndarray y, Py_ssize_t refused, int signs, Py_ssize_t width) except -1:
+cdef int raise_outcome(Kernel kernel, cnp.ndarray y, const Outcome *outcome, Py_ssize_t width) except -1:
+    return raise_refused(kernel, y, outcome.refused, outcome.returned, outcome.asked, outcome.signs, width)
+
+
+cdef int raise_refused(Kernel kernel, cnp.ndarray y, Py_ssize_t refused, Py_ssize_t returned, Py_ssize_t asked,
+                       int signs, Py_ssize_t width) except -1:
     """The error of a pass that went wrong, if it did."""
     cdef list place
     if refused >= 0:
@@ -462,14 +493,15 @@ cdef int raise_refused(Kernel kernel, cnp.ndarray y, Py_ssize_t refused, int sig
         if y.ndim == 2:
             place.append(refused % width)
         where = ", ".join([str(index) for index in place])
-        value = y[tuple(place)].item()
-        kernel = kernel.refusing(value, refused % width)
-        wanted = kernel.target
-        if kernel.scores:
+        value, reason = y[tuple(place)].item(), ""
+        if asked:
+            reason = kernel.refusing(value, refused % width).refusal(returned, asked)
+        else:
             wanted = "targets that are finite and >= 0" if y.ndim == 2 else f"labels in 0 ... {width - 1}"
             if y.ndim == 1 and kernel.ignore_index is not None:
                 wanted += f" (or {kernel.ignore_index}, ignored)"
-        raise ValueError(f"y_true[{where}] = {value!r}: {kernel.name} needs {wanted}")
+            reason = f"{kernel.name} needs {wanted}"
+        raise ValueError(f"y_true[{where}] = {value!r}: {reason}")
     if signs == 3:
         raise ValueError(f"y_true mixes label -1 with labels in [0, 1): {kernel.name} needs {kernel.target}")
     return 0
@@ -498,6 +530,7 @@ def evaluate(Kernel kernel not None, int want, y_true, raw_prediction, sample_we
     cdef int threads
     cdef double weights = 0
 
+    kernel = kernel.session()
     check_shapes(kernel, y, raw, weight)
     others = [("y_true", y), ("raw_prediction", raw)]
     if weight is not None:
@@ -518,7 +551,7 @@ def evaluate(Kernel kernel not None, int want, y_true, raw_prediction, sample_we
     bind_kernel(&job, kernel, single, raw.shape[1] if raw.ndim == 2 else 1, want, hessian, False)
     bind_targets(&job, kernel, y, weight)
     _bind_outputs(&job, raw, loss_array, gradient_array, hessian_array)
-    threads = resolve_threads(n_threads, job.n // chunk_rows(&job))
+    threads = threads_for(&job, kernel, n_threads)
     if weight is not None or mean:
         weights = total_weight(&job, single, threads, kernel, y, weight)
     if mean and not weights > 0:
@@ -528,7 +561,7 @@ def evaluate(Kernel kernel not None, int want, y_true, raw_prediction, sample_we
         columns = column_totals
         job.column_totals = &columns[0, 0]
     walk(&job, single, False, threads, &outcome)
-    raise_refused(kernel, y, outcome.refused, outcome.signs, job.width)
+    raise_outcome(kernel, y, &outcome, job.width)
 
     if column_totals is not None and mean:
         column_totals /= weights
@@ -574,7 +607,7 @@ cdef int bind_kernel(Job *job, Kernel kernel, bint single, Py_ssize_t width, int
     else:
         found = kernel.kernels()
         job.kernel = <void *>found.f32 if single else <void *>found.f64
-        job.rows_per_block = max(1, BLOCK // job.width)
+        job.rows_per_block = kernel.block_rows(job.width)
         if want & WANT_HESSIAN and hessian == "fisher":
             job.fisher = <void *>found.fisher_f32 if single else <void *>found.fisher_f64
     if want & WANT_HESSIAN and hessian != "exact" and hessian != "fisher":
@@ -585,7 +618,7 @@ cdef int bind_kernel(Job *job, Kernel kernel, bint single, Py_ssize_t width, int
 cdef int _bind_scores(Job *job, Kernel kernel, bint single, bint product) except -1:
     cdef const ScoreKernels *scores = kernel.score_kernels()
     cdef cnp.ndarray class_weight = kernel.class_weight
-    job.lanes = job.width <= FEW_CLASSES
+    job.lanes = job.width <= FEW_CLASSES and scores.lanes_f64 != NULL
     if product:
         job.kernel = <void *>scores.rows_product_f32 if single else <void *>scores.rows_product_f64
         if job.lanes:
@@ -594,7 +627,9 @@ cdef int _bind_scores(Job *job, Kernel kernel, bint single, bint product) except
         job.kernel = <void *>scores.lanes_f32 if single else <void *>scores.lanes_f64
     else:
         job.kernel = <void *>scores.rows_f32 if single else <void *>scores.rows_f64
-    if job.lanes:   # 32 to 256 samples, in eights: tiles of about 4096 scores
+    if scores.lanes_f64 == NULL:
+        job.rows_per_block = kernel.block_rows(job.width)
+    elif job.lanes:   # 32 to 256 samples, in eights: tiles of about 4096 scores
         job.rows_per_block = max(32, min(<Py_ssize_t>SCORE_LANES, 4096 // job.width // 8 * 8))
     else:
         job.rows_per_block = max(1, min(many_scores_rows(job.width), CHUNK_ELEMENTS // job.width))
@@ -627,7 +662,7 @@ cdef int _bind_outputs(Job *job, cnp.ndarray raw, cnp.ndarray loss, cnp.ndarray 
     job.stream = FASTLOSS_STREAMS and job.n * job.width * raw.itemsize > STREAM_BYTES
     job.raw = _input(raw)
     if job.scores and not job.lanes and job.raw.row == raw.itemsize:
-        job.rows_per_block = many_scores_rows(job.width)
+        job.rows_per_block = max(job.rows_per_block, many_scores_rows(job.width))
     job.loss = _output(loss)
     job.gradient = _output(gradient)
     job.hessian = _output(hessian)

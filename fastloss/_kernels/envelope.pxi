@@ -206,8 +206,21 @@ cdef class EnvelopeKernel(Kernel):
     def __init__(self, CompositeKernel inner not None, double step):
         Kernel.__init__(self, inner.name, inner.target, inner.binary, [step], [step], {"step": step})
         self.inner, self.data = inner, &inner.composite
-        self.outputs = inner.outputs
+        self.outputs, self.python = inner.outputs, inner.python
         self.own.f32, self.own.f64 = envelope_f32, envelope_f64
+
+    cdef Kernel session(self):
+        cdef CompositeKernel inner = self.inner.session()
+        return self if inner is self.inner else EnvelopeKernel(inner, self.params64[0])
+
+    cdef bint failed(self) noexcept:
+        return self.inner.failed()
+
+    cdef int raise_failure(self) except -1:
+        return self.inner.raise_failure()
+
+    cdef Kernel refusing(self, double y, Py_ssize_t column):
+        return self.inner.refusing(y, column)
 
     cdef const LossKernels *kernels(self):
         self.inner.params(False)

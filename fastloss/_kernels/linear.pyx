@@ -89,6 +89,7 @@ cdef enum:
     SPARSE_WORK = 1 << 27
     SLAB_WORK = 1 << 28         # multiply-adds between two looks at pending signals: some 10 ms
     LEAST_BLOCK = 8             # rows of a kernel's call
+    LONG_TILE = 1 << 26         # bytes of X at most, where long blocks are wanted
     # Bytes of a row up to which the next tile's are fetched ahead: 1e6 x 20 float64 13 -> 7.1 ns per row, float32
     # 8.7 -> 5.0; rows of 512 bytes gain nothing and longer ones lose, for the hardware follows them by itself.
     LONG_ROW = 448
@@ -588,6 +589,7 @@ cdef void share_tile(const Plan *plan, const Job *job, int n_threads, char *memo
         result.signs |= results[k].signs
         if results[k].refused >= 0 and result.refused < 0:
             result.refused = results[k].refused
+            result.returned, result.asked = results[k].returned, results[k].asked
     if result.refused >= 0:
         return
     if plan.mode == MODE_DIAGONAL and not plan.sparse:
@@ -762,28 +764,31 @@ cdef class Linear:
         """Panels and tiles; they follow from n, d, K, the dtype and the instruction set."""
         cdef Plan *plan = &self.plan
         cdef Py_ssize_t lanes = active_table().rows32.lanes if self.single else active_table().rows64.lanes
-        cdef Py_ssize_t rows, row
+        cdef Py_ssize_t rows, row, most = TILE_ROWS
         plan.wide = 0 if plan.K == 1 else (1 if plan.K <= lanes else 2)
         plan.width = max(<Py_ssize_t>1, plan.wide * lanes)
         plan.panels = (plan.K + plan.width - 1) // plan.width
         row = max(<Py_ssize_t>1, plan.d * plan.size)
         rows = TILE_ROWS if plan.sparse else max(TILE_BYTES // row, min(<Py_ssize_t>64, LARGE_TILE // row))
+        if self.kernel.python:
+            rows = most = max(min(rows, most), min(self.kernel.block_rows(plan.K), LONG_TILE // row))
         rows = min(rows, <Py_ssize_t>SCORE_BYTES // (plan.panels * plan.width * plan.size))
         if plan.sparse:     # long rows of many scores: a tile must not outlast the patience of Ctrl-C
             rows = min(rows, <Py_ssize_t>SPARSE_WORK // row_work(plan))
-        plan.rows = max(<Py_ssize_t>16, min(rows, <Py_ssize_t>TILE_ROWS)) // 16 * 16
+        plan.rows = max(<Py_ssize_t>16, min(rows, most)) // 16 * 16
         return 0
 
     cdef int look_through(self) except -1:
         """Weights, labels and targets, before the first evaluation; sets the factor 1 / sum of the weights."""
         cdef Job job
         cdef double weights
+        cdef Kernel kernel = self.kernel.session()
         if self.y.ndim == 2 and not self.kernel.scores and self.y.shape[1] != self.plan.K:
             raise ValueError(f"y has {self.y.shape[1]} outputs, expected {self.plan.K}")
-        bind_kernel(&job, self.kernel, self.single, self.plan.K, WANT_LOSS, "exact", False)
-        bind_targets(&job, self.kernel, self.y, self.weight)
+        bind_kernel(&job, kernel, self.single, self.plan.K, WANT_LOSS, "exact", False)
+        bind_targets(&job, kernel, self.y, self.weight)
         job.n = self.plan.n
-        weights = check_data(&job, self.single, self.kernel, self.y, self.weight, self.n_threads)
+        weights = check_data(&job, self.single, kernel, self.y, self.weight, self.n_threads)
         if not weights > 0:
             raise ValueError(f"the mean loss is not defined: {no_mean(&job, weights)}")
         self.factor = 1 / weights
@@ -817,14 +822,15 @@ cdef class Linear:
         cdef char *tiles
         cdef int threads
         cdef Worker last
+        cdef Kernel kernel = self.kernel.session()
         self.cut()
         plan = self.plan
         plan.mode = mode
         bends = mode == MODE_PRODUCT or mode == MODE_DIAGONAL
-        bind_kernel(&job, self.kernel, self.single, plan.K,
+        bind_kernel(&job, kernel, self.single, plan.K,
                     WANT_GRADIENT | WANT_HESSIAN if bends else WANT_LOSS | WANT_GRADIENT, "exact",
                     mode == MODE_PRODUCT)
-        bind_targets(&job, self.kernel, self.y, self.weight)
+        bind_targets(&job, kernel, self.y, self.weight)
         job.n = plan.n
         job.factor = self.factor
         plan.block = min(plan.rows, max(<Py_ssize_t>LEAST_BLOCK, job.rows_per_block))
@@ -845,6 +851,8 @@ cdef class Linear:
             chunks = FEWER_CHUNKS if g_size > FEWER_FROM else CHUNKS
             chunks = min(chunks, (plan.n + plan.rows - 1) // plan.rows)
         threads = resolve_threads(self.n_threads, 1 << 30 if shared else self.most_threads(&plan, chunks))
+        if kernel.python:
+            threads = 1
         g = np.zeros((chunks, g_size))
         start(results, chunks)
         memory = <char *>malloc(threads * plan.worker_bytes + 64)
@@ -858,7 +866,7 @@ cdef class Linear:
                 by_chunks(&plan, &job, threads, chunks, tiles, <double *>cnp.PyArray_DATA(g), g_size, results)
         finally:
             free(memory)
-        return self.collected(&plan, g, results, chunks)
+        return self.collected(kernel, &plan, g, results, chunks)
 
     cdef Py_ssize_t most_threads(self, const Plan *plan, Py_ssize_t chunks):
         """One per chunk; where nobody asked for a number, one for what takes less than 2 ms or so.  A team of threads
@@ -888,21 +896,21 @@ cdef class Linear:
                           <double *>cnp.PyArray_DATA(panels) + p * plan.d * plan.width, plan.width, many, plan.d)
         return panels, intercept
 
-    cdef tuple collected(self, const Plan *plan, cnp.ndarray g, const ChunkResult *results, Py_ssize_t chunks):
+    cdef tuple collected(self, Kernel kernel, const Plan *plan, cnp.ndarray g, const ChunkResult *results, Py_ssize_t chunks):
         """The chunks' sums added in order; raises what a chunk refused."""
         cdef double value = 0
         cdef int signs = 0
-        cdef Py_ssize_t c, p, refused = -1
+        cdef Py_ssize_t c, p, refused = -1, first = 0
         cdef cnp.ndarray total = g[0]
         cdef cnp.ndarray coef
         for c in range(chunks):
             value += results[c].total
             signs |= results[c].signs
             if results[c].refused >= 0 and refused < 0:
-                refused = results[c].refused
+                refused, first = results[c].refused, c
             if c:
                 total += g[c]
-        raise_refused(self.kernel, self.y, refused, signs, plan.K)
+        raise_refused(kernel, self.y, refused, results[first].returned, results[first].asked, signs, plan.K)
         split = plan.panels * plan.width * plan.d
         intercept = total[split:][:plan.K]
         if plan.wide == 0:

@@ -101,8 +101,8 @@ cdef Py_ssize_t first_refused(Kernel kernel, const floating *y, Py_ssize_t n) ex
                 accepted = kernel32(y + begin, zeros, losses, NULL, NULL, count, params, kernel.data)
             else:
                 accepted = kernel64(y + begin, zeros, losses, NULL, NULL, count, params, kernel.data)
-            if accepted < count:
-                return begin + accepted
+            if accepted != count:
+                return begin + (accepted if 0 <= accepted < count else 0)
             begin += count
     return -1
 
@@ -114,11 +114,13 @@ def check_targets(Kernel kernel not None, y):
     """
     cdef Buffer buffer = Buffer(y, np.float32, np.float64)
     cdef Py_ssize_t n = buffer.view.len // buffer.view.itemsize, refused
+    kernel = kernel.session()
     if buffer.view.itemsize == 4:
         refused = first_refused(kernel, <const float *> buffer.view.buf, n)
     else:
         refused = first_refused(kernel, <const double *> buffer.view.buf, n)
     if refused >= 0:
+        kernel.raise_failure()
         where = np.unravel_index(refused, y.shape)
         value = y[where].item()
         kernel = kernel.refusing(value, where[len(where) - 1])
@@ -527,7 +529,8 @@ include "sgd_implicit.pxi"
 cdef inline void sample_loss(
     const Task *task, const double *params, floating y, floating raw, floating *loss, floating *slope
 ) noexcept nogil:
-    """The block kernel on a block of one.  Domains of y were checked before, so its answer is not looked at."""
+    """The block kernel on a block of one.  Domains of y were checked before, so its answer is not looked at; a
+    callback's failures are found at the end of a slab."""
     if floating is float:
         task.kernel32(&y, &raw, loss, slope, NULL, 1, params, task.data)
     else:
@@ -824,14 +827,14 @@ cdef void batch_losses(
     const Task *task, const Model *model, const Tiles *tiles, Py_ssize_t n, floating like
 ) noexcept nogil:
     """Losses and gradients of a batch, by kernel calls on at most a block."""
-    cdef Py_ssize_t first = 0, count, at, most = max(<Py_ssize_t> BLOCK // task.width, 1)
+    cdef Py_ssize_t first = 0, count, at
     cdef const Py_ssize_t *labels
     cdef floating *y
     cdef floating *raw = <floating *> tiles.raw
     cdef floating *grad = <floating *> tiles.grad
     cdef floating *loss = <floating *> tiles.loss
     while first < n:
-        count, at = min(most, n - first), first * task.width
+        count, at = min(task.block, n - first), first * task.width
         if task.scores64 == NULL:
             y = <floating *> tiles.y + first
             if floating is float:
@@ -1025,9 +1028,9 @@ cdef class Trainer:
                   bint want_norms=False, Py_ssize_t batch_size=1, double average_from=0.0, average_coef=None,
                   average_intercept=None, paid=None, penalty=None, blocks=None, double t=1.0, eta=None, envelopes=None,
                   curvature=None, n_threads=None):
-        cdef Kernel kernel = kernels[0]
+        cdef Kernel kernel = (<Kernel?> kernels[0]).session()
         dtype = np.float32 if design.single else np.float64
-        self.design, self.order, self.kernels = design, order, list(kernels)
+        self.design, self.order, self.kernels = design, order, [kernel, *kernels[1:]]
         self.coef, self.intercept, self.penalty, self.t = coef, intercept, penalty, t
         self.n_models = 1 if kernel.scores else coef.shape[0]
         self.task.width = coef.shape[0] if kernel.scores else 1
@@ -1080,6 +1083,7 @@ cdef class Trainer:
     cdef _take_kernel(self, Kernel kernel):
         self.task.table = active_table()
         self.task.data = kernel.data
+        self.task.block = kernel.block_rows(self.task.width)
         if kernel.scores:
             self.task.scores32, self.task.scores64 = kernel.score_kernels().rows_f32, kernel.score_kernels().rows_f64
         else:
@@ -1213,7 +1217,7 @@ cdef class Trainer:
         cdef Py_ssize_t per_row = self.design.n_stored // max(self.design.n_rows, 1) + UPDATE_WORK
         cdef Py_ssize_t row_bytes = per_row * (4 if self.design.single else 8)
         cdef bint enough = per_row * self.n_visited * self.n_models >= THREADS_FROM
-        self.n_threads = resolve_threads(n_threads, self.n_models if enough else 1)
+        self.n_threads = resolve_threads(n_threads, self.n_models if enough and not self.kernels[0].python else 1)
         self.block_rows = MAX_BLOCK_ROWS
         if self.n_models > 1:
             self.block_rows = min(max(BLOCK_BYTES // row_bytes, 16), MAX_BLOCK_ROWS)
@@ -1300,6 +1304,7 @@ cdef class Trainer:
             with nogil:
                 self._walk(begin, end)
             PyErr_CheckSignals()
+            (<Kernel> self.kernels[0]).raise_failure()
             begin = end
 
     cdef void _start_epoch(self, Model *model) noexcept nogil:

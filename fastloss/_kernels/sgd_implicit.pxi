@@ -61,8 +61,11 @@ cdef double solve_slope(const Task *task, const double *params, double y, double
 cdef double damped_slope(const Task *task, const double *params, double y, double z, double step) noexcept nogil:
     """The explicit slope, less the more curved the loss can be; the loss's curvature at z, where that has no bound."""
     cdef double slope = 0.0, hess = 0.0
+    if isfinite(task.curvature):
+        task.kernel64(&y, &z, NULL, &slope, NULL, 1, params, task.data)
+        return slope / (1.0 + step * task.curvature)
     task.kernel64(&y, &z, NULL, &slope, &hess, 1, params, task.data)
-    return slope / (1.0 + step * (task.curvature if isfinite(task.curvature) else fabs(hess)))
+    return slope / (1.0 + step * fabs(hess))
 
 
 cdef double implicit_slope(const Task *task, Model *model, double y, double z, double step) noexcept nogil:

@@ -62,6 +62,7 @@ cdef struct Task:
     scores_f32 scores32         # losses over K scores; NULL for others
     scores_f64 scores64
     void *data
+    Py_ssize_t block            # rows of a mini-batch that are one call of the kernel
     Schedule schedule
     Passive passive
     Implicit implicit

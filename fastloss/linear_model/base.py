@@ -134,7 +134,8 @@ class BaseSGD(CallbackSupport, BaseEstimator):
             )
         check_int("max_iter", self.max_iter, 1)
         check_int("n_iter_no_change", self.n_iter_no_change, 1)
-        check_int("batch_size", self.batch_size, 1)
+        if self.batch_size is not None:
+            check_int("batch_size", self.batch_size, 1)
         if self.tol is not None:
             check_real("tol", self.tol, 0.0)
         for name in ("fit_intercept", "shuffle", "early_stopping", "warm_start", "positive", "restore_best"):
@@ -154,7 +155,7 @@ class BaseSGD(CallbackSupport, BaseEstimator):
 
     def _loss_name(self) -> str:
         """The name of the loss the parameters ask for, if it is one."""
-        return self.loss.name if isinstance(self.loss, Loss) else self.loss
+        return self.loss._registered if isinstance(self.loss, Loss) else self.loss
 
     def _check_constrained(self, name: str) -> None:
         if self.learning_rate != "auto":
@@ -189,7 +190,7 @@ class BaseSGD(CallbackSupport, BaseEstimator):
                 f"learning_rate={self.learning_rate!r} needs loss={self._passive_loss!r} in {type(self).__name__}, "
                 f"got loss={self.loss!r}"
             )
-        if self.batch_size > 1:
+        if self.batch_size is not None and self.batch_size > 1:
             raise ValueError(f"learning_rate={self.learning_rate!r} needs batch_size=1, got {self.batch_size}")
 
     def _check_training_data(
@@ -268,7 +269,7 @@ class BaseSGD(CallbackSupport, BaseEstimator):
 
     def _wants_optimum(self, problem: Problem) -> bool:
         # the perceptron's objective is least for the zero model: it is an algorithm rather than an objective
-        return self.learning_rate == "auto" and problem.losses[0].name != "perceptron"
+        return self.learning_rate == "auto" and problem.losses[0]._registered != "perceptron"
 
     def _schedule(self) -> schedules.Settings:
         """The parameters of an explicit schedule."""
@@ -336,9 +337,9 @@ class BaseSGD(CallbackSupport, BaseEstimator):
             try:
                 outcome = auto.train(problem, state, self, warm=warm, bounds=limits, monitor=monitor)
             except MomentsOverflowError:
-                raise schedules.overflow(1) from None
+                raise schedules.overflow(1, problem.losses[0]) from None
         if not (np.isfinite(state.coef).all() and np.isfinite(state.intercept).all()):
-            raise schedules.overflow(outcome.n_iter)
+            raise schedules.overflow(outcome.n_iter, problem.losses[0])
         n = problem.X.shape[0]
         state.t = 1.0 + outcome.n_iter * n
         if outcome.moments is not None:
@@ -446,7 +447,7 @@ class BaseSGD(CallbackSupport, BaseEstimator):
 
     def _validator(self, validation: Problem) -> Callable[[Trainer], NDArray[np.float64]]:
         """A score per model on validation data, from a trainer."""
-        compatible = validation.losses[0].name in SCIKIT_LEARN_LOSSES
+        compatible = validation.losses[0]._registered in SCIKIT_LEARN_LOSSES
 
         def validate(trainer: Trainer) -> NDArray[np.float64]:
             coef, intercept = trainer.snapshot()

@@ -41,7 +41,7 @@ def _has_probability(estimator: SGDLossClassifier) -> bool:
     only_the_side = loss._estimates_side_only
     if loss.kind == "multiclass":
         only_the_side = loss.link == "argmax"
-    if loss.kind == "regression" or only_the_side or loss.name in WITHOUT_PROBABILITY:
+    if loss.kind == "regression" or only_the_side or loss._registered in WITHOUT_PROBABILITY:
         raise AttributeError(f"probability estimates are not available for loss={estimator.loss!r}")
     return True
 
@@ -124,9 +124,9 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
     average : bool or int, default=False
         With an explicit schedule: whether `coef_` and `intercept_` are the averages over all updates; an integer: over
         those from that one on.
-    batch_size : int, default=1
+    batch_size : int or None, default=None
         Rows per update of an explicit schedule: their mean gradient at the same coefficients is one step, and t in
-        `learning_rate` counts steps.
+        `learning_rate` counts steps.  None: 1, or for a :class:`fastloss.CustomLoss` of a Python function 256.
     positive : bool, default=False
         Whether coefficients must be >= 0; "auto" only.
     bounds : tuple (least, greatest) or None, default=None
@@ -222,7 +222,7 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
         class_weight=None,
         warm_start=False,
         average=False,
-        batch_size=1,
+        batch_size=None,
         positive=False,
         bounds=None,
         restore_best=False,
@@ -264,7 +264,7 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
 
     @staticmethod
     def _accepts(loss: Loss) -> bool:
-        return loss.kind in ("binary", "multiclass") or loss.name in CLASSIFIER_REGRESSION_LOSSES
+        return loss.kind in ("binary", "multiclass") or loss._registered in CLASSIFIER_REGRESSION_LOSSES
 
     @with_callbacks
     def fit(
@@ -481,7 +481,7 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
             right = (raw > 0) == (y > 0.5)[:, None]
         else:
             positive = y[:, None] == np.array(problem.positive)
-            right = (raw > 0) & positive if problem.losses[0].name == "log_loss" else (raw > 0) == positive
+            right = (raw > 0) & positive if problem.losses[0]._registered == "log_loss" else (raw > 0) == positive
         return np.average(right, axis=0, weights=problem.sample_weight)
 
     def decision_function(self, X):
@@ -569,7 +569,9 @@ def _takes_probabilities(loss: Loss) -> bool:
 def _is_soft_binary(loss: Loss) -> bool:
     """Whether a loss of one score takes probabilities: whether all terms of a sum do."""
     parts = [term.loss for term in loss.terms] if isinstance(loss, WeightedSum) else [loss]
-    return all(part.name in SOFT_BINARY_LOSSES for part in parts)
+    return loss.kind != "multiclass" and all(
+        part._registered in SOFT_BINARY_LOSSES or getattr(part, "soft_targets", False) for part in parts
+    )
 
 
 def _is_soft(loss: Loss, y: NDArray[Any]) -> bool:
@@ -620,9 +622,8 @@ def _joint_weight(
     loss: Loss, y: NDArray[Any], factors: NDArray[np.float64], sample_weight: NDArray[np.float64] | None
 ) -> NDArray[np.float64] | None:
     """Sample weights with the classes' weights, the estimator's and the loss's, multiplied in."""
-    options: Any = loss  # an attribute of all losses over K classes, and of their sums
-    own = options.class_weight
-    if options.ignore_index is not None:
+    own, ignored = getattr(loss, "class_weight", None), getattr(loss, "ignore_index", None)
+    if ignored is not None:
         raise ValueError(f"loss={loss!r} has an ignore_index; leave those rows out of X and y instead")
     if own is not None:
         if len(own) != len(factors):

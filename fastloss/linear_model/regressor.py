@@ -99,9 +99,9 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
     average : bool or int, default=False
         With an explicit schedule: whether `coef_` and `intercept_` are the averages over all updates; an integer: over
         those from that one on.
-    batch_size : int, default=1
+    batch_size : int or None, default=None
         Rows per update of an explicit schedule: their mean gradient at the same coefficients is one step, and t in
-        `learning_rate` counts steps.
+        `learning_rate` counts steps.  None: 1, or for a :class:`fastloss.CustomLoss` of a Python function 256.
     positive : bool, default=False
         Whether coefficients must be >= 0; "auto" only.
     bounds : tuple (least, greatest) or None, default=None
@@ -194,7 +194,7 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
         n_iter_no_change=5,
         warm_start=False,
         average=False,
-        batch_size=1,
+        batch_size=None,
         positive=False,
         bounds=None,
         restore_best=False,
@@ -491,7 +491,7 @@ def _score(problem: Problem, k: int, raw: NDArray[Any]) -> float:
         constant = np.log(np.average(y, weights=weight))
         with np.errstate(divide="ignore"):
             smallest = loss.loss(y, np.log(np.maximum(y, 0)), weight)
-    elif loss.name in QUANTILE_LOSSES or loss.kind == "binary":
+    elif loss._registered in QUANTILE_LOSSES or loss.kind == "binary":
         constant, smallest = best_constant(loss, y, 1, weight, most=len(y))[0], 0.0
     else:
         return r2_score(y, loss.predict(raw), sample_weight=weight)

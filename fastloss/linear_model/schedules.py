@@ -18,6 +18,7 @@ from sklearn.utils import check_random_state
 from fastloss._kernels.sgd import Design, RowOrder, Trainer
 from fastloss.linear_model.blocks import RowBlocks
 from fastloss.linear_model.problem import Problem
+from fastloss.losses import Loss
 
 # "adaptive" stops instead of lowering a step size that is already below this.
 SMALLEST_ADAPTIVE_STEP = 1e-6
@@ -27,6 +28,8 @@ SMALLEST_ADAPTIVE_STEP = 1e-6
 SPARSE_INTERCEPT_RATE = 0.01
 
 PASSIVE = ("pa1", "pa2")
+
+PYTHON_BATCH = 256  # rows per update of a loss that is a Python function
 
 
 class Settings(Protocol):
@@ -46,7 +49,7 @@ class Settings(Protocol):
     power_t: float
     n_iter_no_change: int
     average: bool | int
-    batch_size: int
+    batch_size: int | None
     n_threads: int | None
 
 
@@ -127,6 +130,11 @@ def penalties(settings: Settings) -> tuple[float, float]:
     return settings.alpha * ratio, settings.alpha * (1.0 - ratio)
 
 
+def rows_per_update(problem: Problem, settings: Settings) -> int:
+    """The batch size; unless it is set, a Python function is not called for every row."""
+    return settings.batch_size or (PYTHON_BATCH if problem.losses[0]._kernel.python else 1)
+
+
 def train(
     problem: Problem,
     state: State,
@@ -156,8 +164,9 @@ def train(
     rng = check_random_state(settings.random_state)
     seed = int(rng.randint(np.iinfo(np.int32).max)) if settings.shuffle else None
     blocks = None
+    batch_size = rows_per_update(problem, settings)
     if not issparse(X) and not X.flags.c_contiguous:
-        blocks = RowBlocks(X, rows, seed, settings.batch_size)
+        blocks = RowBlocks(X, rows, seed, batch_size)
     design = Design(X if blocks is None else blocks.tile)
     n = X.shape[0]
     l1, l2 = penalties(settings)
@@ -186,7 +195,7 @@ def train(
         intercept_rate=(SPARSE_INTERCEPT_RATE if design.sparse else 1.0) if settings.fit_intercept else 0.0,
         want_objective=record is not None,
         want_norms=settings.tol is not None,
-        batch_size=settings.batch_size,
+        batch_size=batch_size,
         average_from=float(settings.average),
         average_coef=state.average_coef,
         average_intercept=state.average_intercept,
@@ -198,18 +207,19 @@ def train(
         n_threads=settings.n_threads,
     )
     with np.errstate(over="ignore", invalid="ignore"):
-        progress = run_epochs(trainer, settings, max_iter=max_iter, validate=validate, record=record)
+        progress = run_epochs(trainer, problem.losses[0], settings, max_iter=max_iter, validate=validate, record=record)
     n_iter = max(p.n_iter for p in progress)
     if not (np.isfinite(state.coef).all() and np.isfinite(state.intercept).all()):
-        raise overflow(n_iter)
+        raise overflow(n_iter, problem.losses[0])
     # scikit-learn counts the rows held out for validation as well
-    state.t += n_iter * -(-n // settings.batch_size)
+    state.t += n_iter * -(-n // batch_size)
     state.eta = np.array([trainer.eta(k) for k in range(trainer.n_models)])
     return progress
 
 
 def run_epochs(
     trainer: Trainer,
+    loss: Loss,
     settings: Settings,
     *,
     max_iter: int,
@@ -223,7 +233,7 @@ def run_epochs(
         trainer.epoch()
         for k in active:
             if not trainer.finite(k):
-                raise overflow(epoch)
+                raise overflow(epoch, loss)
         scores = None if validate is None else validate(trainer)
         for k in sorted(active):
             value = trainer.objective(k) if scores is None else -float(scores[k])
@@ -253,12 +263,14 @@ def run_epochs(
     return progress
 
 
-def overflow(epoch: int) -> ValueError:
+def overflow(epoch: int, loss: Loss) -> ValueError:
     """The error of a fit whose coefficients are not finite any more."""
+    own = "" if loss._registered else f" Or loss={loss!r} gave NaN (fastloss.check_loss looks for it)."
     # the first words are scikit-learn's: there is code that looks for them
     return ValueError(
         f"Floating-point under-/overflow occurred at epoch #{epoch}. Scaling input data with StandardScaler or "
         "MinMaxScaler might help. The coefficients are not finite any more: the fit diverged; a lower eta0 helps too."
+        + own
     )
 
 

@@ -18,12 +18,13 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
+from fastloss._kernels import dispatch
 from fastloss._kernels.sgd import Design, RowOrder, Trainer
 from fastloss.constants import best_constant
 from fastloss.linear_model.auto import row_weights
 from fastloss.linear_model.optimum.columns import Moments, weighted_moments
 from fastloss.linear_model.problem import Problem
-from fastloss.linear_model.schedules import Settings, State, penalties
+from fastloss.linear_model.schedules import Settings, State, overflow, penalties
 
 LEAST_ROWS, BLOCK_ROWS = 64, 4096  # copied, in coordinates, at a time; the step is the same for all of them
 # Steps shrink like rows**-DECAY after STEADY·(1 + d) rows.  One pass over covtype ends 2e-4 above the optimum; with
@@ -141,6 +142,8 @@ def train(problem: Problem, state: State, settings: Settings, limits: tuple[NDAr
         state.t += rows
         stream.seen += rows
         _average(stream, averages, rows, stream.seen)
+    if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
+        raise overflow(1, problem.losses[0])
     state.coef, state.intercept = coef.astype(state.coef.dtype), intercept
     state.average_coef, state.average_intercept = stream.average
 
@@ -187,7 +190,8 @@ def _curvature(problem: Problem, k: int, constant: NDArray[np.float64]) -> float
     y = problem.targets if problem.joint else np.ascontiguousarray(problem.target_of(k), np.float64)
     raw = np.ascontiguousarray(np.broadcast_to(constant, (len(y), len(constant))))
     raw = raw if problem.joint else raw[:, 0]
-    slopes, bends = loss.gradient_hessian(y, raw, reduction="none")
+    want = dispatch.GRADIENT | dispatch.HESSIAN  # not gradient_hessian: own losses may have differences only
+    slopes, bends = dispatch.evaluate(loss._kernel, want, y, raw, None, "none", None, None, None, None)
     mean = float(bends.mean())
     if not loss.piecewise_linear and 0 < mean < np.inf:
         return mean

@@ -496,7 +496,12 @@ class Loss:
         has = ["'exact'", *["'fisher'"] * self._has_fisher, *["'upper_bound'"] * (bound < math.inf)]
         raise ValueError(f"hessian={hessian!r}: {self.name} has {', '.join(has)}")
 
-    # ------------------------------------------------------------------- what solvers and policies ask; sums answer
+    # ------------------------------------------- what solvers and policies ask; sums and own losses have their answers
+    @property
+    def _registered(self) -> str:
+        """The name, by which special cases know a built-in loss; own losses may have any name, and have none here."""
+        return self.name
+
     @property
     def _has_fisher(self) -> bool:
         """Whether there are kernels of the expected hessian."""
@@ -514,7 +519,7 @@ class Loss:
     @property
     def _hessian_jumps(self) -> bool:
         """Whether the second derivative does: losses with a closed proximal step are made of parabolas and lines."""
-        return hasattr(self, "proximal_slope") and self.name != "squared_error"
+        return hasattr(self, "proximal_slope") and self._registered != "squared_error"
 
     @property
     def _has_closed_envelope(self) -> bool:
@@ -527,6 +532,7 @@ class Loss:
 
     @property
     def _estimates_side_only(self) -> bool:
+        """Whether :meth:`predict` gives sides or classes, not probabilities."""
         return self.link in ("sign", "argmax") and type(self)._estimate is Loss._estimate
 
     # --------------------------------------------------------------------------------------------- boosting

@@ -27,7 +27,7 @@ from fastloss.linear_model.optimum.columns import Moments, weighted_moments
 from fastloss.linear_model.optimum.coordinates import Coordinates
 from fastloss.linear_model.optimum.multipliers import descend_by_multipliers
 from fastloss.linear_model.optimum.smooth import CAUTION, Smooth, descend, first_coordinates, polish, wants_full
-from fastloss.linear_model.optimum.task import Certificate, Model, PassesUsedUp, Report, Scale, Task, Watch
+from fastloss.linear_model.optimum.task import Certificate, Model, PassesUsedUp, Report, Scale, Task, Watch, undefined
 
 __all__ = ["Certificate", "Model", "Optimum", "Task", "minimise"]
 
@@ -92,6 +92,8 @@ def minimise(task: Task, constant: Model, start: Model | None = None, *, tol: fl
         except PassesUsedUp:
             objective = watch.objective if np.isfinite(watch.objective) else scale.constant
             model, certificate = watch.latest(), Certificate(objective, np.inf, scale(objective))
+    if watch.undefined and tol is not None and not certificate.within(tol) and not watch.stopped:
+        raise undefined(task.loss, "on the way, and no optimum was found beside it")
     return Optimum(model, certificate, watch.passes, watch.moments, watch.stopped)
 
 

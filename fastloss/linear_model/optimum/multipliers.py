@@ -44,7 +44,7 @@ class Relaxed:
         self.task = task
         self.factor, self.tilt, self.means, self.level = 1.0, None, None, 0.0
         self.loss = task.loss
-        self.hinge_of_classes = task.loss.name == "multiclass_hinge"
+        self.hinge_of_classes = task.loss._registered == "multiclass_hinge"
         if task.quantiles is not None:
             # quantile·u for u > 0, (quantile − 1)·u else, with u = y − raw, is ½|u| + (quantile − ½)·u
             self.loss, self.factor, self.tilt, self.means = get_loss("absolute_error"), 0.5, 0.5 - task.quantiles, means

@@ -13,7 +13,17 @@ from scipy.sparse.linalg import LinearOperator, cg
 from fastloss._kernels import dispatch, linear
 from fastloss.linear_model.optimum.columns import Moments, moments, raw_predictions
 from fastloss.linear_model.optimum.coordinates import Coordinates
-from fastloss.linear_model.optimum.task import Model, PassesUsedUp, Task, Watch, always, rows_of, shifted, some_rows
+from fastloss.linear_model.optimum.task import (
+    Model,
+    PassesUsedUp,
+    Task,
+    Watch,
+    always,
+    rows_of,
+    shifted,
+    some_rows,
+    undefined,
+)
 
 Target = Callable[[float], float]
 
@@ -71,7 +81,15 @@ class Smooth:
             value += float(self.tilt @ (coef @ self.means + intercept))
             by_coef = by_coef + self.tilt[:, None] * self.means
             by_intercept = by_intercept + self.tilt
+        if not self.task.loss._registered:
+            self._look_for_nan(value, by_coef, by_intercept)
         return value, by_coef, by_intercept
+
+    def _look_for_nan(self, value: float, *slopes: NDArray) -> None:
+        """An own loss may be NaN far away, where no minimum is; it must not have a finite value and no slope."""
+        self.watch.undefined |= bool(np.isnan(value))
+        if np.isfinite(value) and any(np.isnan(slope).any() for slope in slopes):
+            raise undefined(self.task.loss, "as gradient of finite losses")
 
     def hessian_times(self, model: Model, direction: Model) -> tuple[NDArray, NDArray]:
         """The hessian at a model times a direction; one pass."""

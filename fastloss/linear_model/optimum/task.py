@@ -120,6 +120,7 @@ class Watch:
         self.stopped = False
         self.damping = 0.0  # of the coordinates, grows where steps fail
         self.moments: Moments | None = None
+        self.undefined = False  # whether an own loss was NaN somewhere on the way
 
     def pass_over(self) -> None:
         """Take note of a pass that is about to start."""
@@ -148,9 +149,11 @@ class Scale:
     """What a gap is relative to: the objective, or what was gained on the best constant where objectives cross zero."""
 
     def __init__(self, task: Task, constant: Model) -> None:
-        self.signed = task.loss._crosses_zero
         self.doubtful = NEARLY_EXACT if task.loss.kind == "regression" else NEARLY_SEPARABLE
         self.constant = mean_at_constant(task, constant)
+        if np.isnan(self.constant) and not task.loss._registered:
+            raise undefined(task.loss, "at the best constant")
+        self.signed = task.loss._crosses_zero or self.constant < 0
         # an objective of 0, or close to it, is known to rounding of the terms it is made of
         self.least = 1e3 * np.finfo(task.dtype).eps * abs(self.constant) + np.finfo(float).tiny
 
@@ -163,6 +166,11 @@ class Scale:
         distance = max(self.constant - objective if self.signed else objective, self.least)
         # Nearly separable data: estimates from the few rows that have a slope were found wrong by up to this factor.
         return distance * DOUBT if self.separable(objective) else distance
+
+
+def undefined(loss: Loss, where: str) -> ValueError:
+    """The error of an own loss that gives NaN."""
+    return ValueError(f"loss={loss!r} gave NaN {where}: there is nothing to minimise (fastloss.check_loss looks for it)")
 
 
 def always(value: Any) -> Callable[..., Any]:
