@@ -1,6 +1,6 @@
 """`check_loss`: whether a loss is what it says, by looking at its numbers.
 
-`lines` says where to look, `shape` measures what a loss looks like there, `shapes` and `calls` judge.
+`lines` says where to look, `survey` measures what a loss looks like there, `shape` and `calls` judge.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastloss.check import calls, shapes
+from fastloss.check import calls, shape
 from fastloss.check.lines import lines_of, number
-from fastloss.check.shape import Survey
-from fastloss.check.shapes import Outcome
+from fastloss.check.shape import Outcome
+from fastloss.check.survey import Survey
 from fastloss.losses import Loss, get_loss
 
 __all__ = ["LossReport", "check_loss"]
@@ -25,17 +25,17 @@ __all__ = ["LossReport", "check_loss"]
 KINKS = 10
 
 SHAPES: dict[str, Callable[[Loss, list[Survey]], Outcome]] = {
-    "finite raw predictions give finite losses": shapes.finite,
-    "the gradient is the loss's slope": shapes.gradient,
-    "the hessian is the gradient's slope": shapes.hessian,
-    "hessians for optimisers are not negative": shapes.policies,
-    "the loss does not jump": shapes.continuity,
-    "convex, if declared": shapes.convexity,
-    "above its tangents, if declared convex": shapes.subgradient,
-    "piecewise linear, if declared": shapes.piecewise,
-    "curvature() bounds the second derivative": shapes.curvature,
-    "bounded below": shapes.bounded,
-    "infinite raw predictions give the limit": shapes.infinities,
+    "finite raw predictions give finite losses": shape.finite,
+    "the gradient is the loss's slope": shape.gradient,
+    "the hessian is the gradient's slope": shape.hessian,
+    "hessians for optimisers are not negative": shape.policies,
+    "the loss does not jump": shape.continuity,
+    "convex, if declared": shape.convexity,
+    "above its tangents, if declared convex": shape.subgradient,
+    "piecewise linear, if declared": shape.piecewise,
+    "curvature() bounds the second derivative": shape.curvature,
+    "bounded below": shape.bounded,
+    "infinite raw predictions give the limit": shape.infinities,
 }
 CALLS: dict[str, Callable[[Loss, calls.Sample], Outcome]] = {
     "all methods agree": calls.methods,
@@ -179,9 +179,7 @@ def check_loss(
 
 def _report(loss: Loss, y: ArrayLike | None, raw: ArrayLike | None, rng: np.random.Generator) -> LossReport:
     surveys = [Survey(lines) for lines in lines_of(loss, y, raw, rng)]
-    broken = _guarded(
-        lambda: Outcome(0, ["at no point is the loss finite"] * (not all(s.usable.any() for s in surveys)))
-    )
+    broken = _guarded(_evaluates, loss, surveys)
     if broken.problems:
         return LossReport(repr(loss), tuple(broken.problems), False, False, (), math.nan, math.nan, math.nan, ())
     samples = [calls.Sample(survey, rng) for survey in surveys]
@@ -192,6 +190,11 @@ def _report(loss: Loss, y: ArrayLike | None, raw: ArrayLike | None, rng: np.rand
         [_guarded(calls.single_precision, loss, *pair) for pair in zip(surveys, samples, strict=True)]
     )
     return _summary(loss, surveys, outcomes)
+
+
+def _evaluates(loss: Loss, surveys: list[Survey]) -> Outcome:
+    nowhere = not all(survey.usable.any() for survey in surveys)
+    return Outcome(0, ["at no point is the loss finite"] * nowhere)
 
 
 def _guarded(check: Callable[..., Outcome], *arguments: object) -> Outcome:
@@ -209,16 +212,16 @@ def _joined(outcomes: list[Outcome]) -> Outcome:
 def _summary(loss: Loss, surveys: list[Survey], outcomes: dict[str, Outcome]) -> LossReport:
     slopes_hold = not outcomes["the gradient is the loss's slope"].problems
     kinks = tuple(kink for survey in surveys for kink in _kinks(survey))
-    curved = shapes.most_curved(surveys)
+    curved = shape.most_curved(surveys)
     return LossReport(
         loss=repr(loss),
         problems=tuple(dict.fromkeys(text for outcome in outcomes.values() for text in outcome.problems)),
-        convex=shapes.is_convex(surveys, slopes_hold),
+        convex=shape.is_convex(surveys, slopes_hold),
         smooth=not kinks,
         kinks=kinks[:KINKS],
-        lipschitz=shapes.steepest(surveys),
+        lipschitz=shape.steepest(surveys),
         curvature=math.inf if kinks else curved,
-        lower_bound=shapes.least(surveys, not outcomes["bounded below"].problems),
+        lower_bound=shape.least(surveys, not outcomes["bounded below"].problems),
         checks=tuple((name, outcome.points, len(outcome.problems)) for name, outcome in outcomes.items()),
     )
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastloss.check.lines import EPS, number
-from fastloss.check.shape import Survey
-from fastloss.check.shapes import Outcome
+from fastloss.check.shape import Outcome
+from fastloss.check.survey import Survey
 from fastloss.losses import Loss
 
 #: Samples that are asked for one at a time.
@@ -23,11 +23,10 @@ class Sample:
 
     def __init__(self, survey: Survey, rng: np.random.Generator) -> None:
         self.lines = survey.lines
-        good = np.flatnonzero(survey.usable & survey.moderate)
-        at = rng.permutation(good)[: 8 if self.lines.batch else 4 * SINGLE]
+        at = rng.permutation(np.flatnonzero(survey.ordinary))[: 8 if self.lines.batch else 4 * SINGLE]
         self.i, self.t = survey.i[at], survey.t[at]
         self.y, self.raw = self.lines.samples(self.i, self.t)
-        self.value, self.slope = survey.value[at], survey.slope[at]
+        self.value = survey.value[at]
         # Libraries of vectorised functions differ by an ulp between the bulk of an array and its rest.
         self.noise, self.slope_noise = survey.value_noise[at], survey.slope_noise[at]
         self.allowed = 1e-10 * np.abs(self.value) + 64 * self.noise
@@ -50,27 +49,35 @@ class Sample:
 
 def methods(loss: Loss, sample: Sample) -> Outcome:
     """loss, gradient, loss_gradient and gradient_hessian say the same."""
-    batch = sample.lines.batch
-    keywords: dict[str, Any] = {} if batch else {"reduction": "none"}
-    blocks = [sample.lines.samples(sample.i[k : k + 1], sample.t[k : k + 1]) for k in range(len(sample.i))]
-    pairs = [(y[0], raw[0]) for y, raw in blocks] if batch else [(sample.y, sample.raw)]
+    if sample.lines.batch:
+        return Outcome(
+            len(sample.i), [t for y, raw in zip(sample.y, sample.raw, strict=True) for t in _one(loss, y, raw)]
+        )
+    value, gradient = loss.loss_gradient(sample.y, sample.raw, reduction="none")
     problems: list[str] = []
-    for y, raw in pairs:
-        value, gradient = loss.loss_gradient(y, raw, **keywords)
-        others = [
-            ("loss()", loss.loss(y, raw, **keywords), value),
-            ("gradient()", loss.gradient(y, raw, **keywords), gradient),
-        ]
-        with suppress(ValueError):  # it has no hessian
-            others.append(("gradient_hessian()'s gradient", loss.gradient_hessian(y, raw, **keywords)[0], gradient))
-        for name, got, expected in others:
-            if batch:
-                if not np.allclose(got, expected, rtol=1e-9, atol=1e-12):
-                    problems.append(f"{name} is {number(got)}, loss_gradient() says {number(expected)}")
-                continue
-            allowed = sample.allowed if np.ndim(expected) == 1 and name == "loss()" else sample.allowed_slope
-            problems += sample.differ(name, got, expected, allowed, "as loss_gradient() says")
+    for name, got in _others(loss, sample.y, sample.raw, reduction="none").items():
+        expected, allowed = (value, sample.allowed) if name == "loss()" else (gradient, sample.allowed_slope)
+        problems += sample.differ(name, got, expected, allowed, "as loss_gradient() says")
     return Outcome(len(sample.i), problems[:3])
+
+
+def _others(loss: Loss, y: NDArray, raw: NDArray, **keywords: Any) -> dict[str, Any]:
+    """What loss_gradient's answers are compared with."""
+    found = {"loss()": loss.loss(y, raw, **keywords), "gradient()": loss.gradient(y, raw, **keywords)}
+    with suppress(ValueError):  # it has no hessian
+        found["gradient_hessian()'s gradient"] = loss.gradient_hessian(y, raw, **keywords)[0]
+    return found
+
+
+def _one(loss: Loss, y: NDArray, raw: NDArray) -> list[str]:
+    """The same for one batch."""
+    value, gradient = loss.loss_gradient(y, raw)
+    return [
+        f"{name} is {number(got)}, loss_gradient() says {number(expected)}"
+        for name, got in _others(loss, y, raw).items()
+        for expected in (value if name == "loss()" else gradient,)
+        if not np.allclose(got, expected, rtol=1e-9, atol=1e-12)
+    ]
 
 
 def blocks(loss: Loss, sample: Sample) -> Outcome:
@@ -162,67 +169,66 @@ def not_a_number(loss: Loss, sample: Sample) -> Outcome:
 # ------------------------------------------------------------------------------------------------- float32
 def single_precision(loss: Loss, survey: Survey, sample: Sample) -> Outcome:
     """float32 gives what float64 gives for the same numbers, to float32's precision."""
-    exact = _pinned(loss)
-    lines = sample.lines
-    y, raw = sample.y.astype(np.float32), sample.raw.astype(np.float32)
-    keywords: dict[str, Any] = {} if lines.batch else {"reduction": "none"}
-    if lines.batch:
-        y, raw = y[0], raw[0]
+    batch = sample.lines.batch
+    keywords: dict[str, Any] = {} if batch else {"reduction": "none"}
+    y, raw = (sample.y[0], sample.raw[0]) if batch else (sample.y, sample.raw)
+    raw = raw.astype(np.float32)
+    y = y if y.dtype.kind in "iu" else y.astype(np.float32)
     try:
-        got = loss.loss_gradient(_labels(sample.y, y), raw, **keywords)
+        got = loss.loss_gradient(y, raw, **keywords)
     except (ValueError, TypeError) as error:  # parameters that float32 does not hold, a callback for float64 only
         return Outcome(0, [] if "float32" in str(error) else [f"float32: {error}"])
-    wide = raw.astype(np.float64)
-    target = _labels(sample.y, y.astype(np.float64))
-    value, gradient = exact.loss_gradient(target, wide, **keywords)
     if got[1].dtype != np.float32:
         return Outcome(len(raw), [f"gradient of float32 raw predictions has dtype {got[1].dtype}, expected float32"])
-    if lines.batch:
-        right = np.allclose(got[1], gradient, rtol=1e-3, atol=1e-4 * np.abs(gradient).max())
-        right &= np.isclose(got[0], value, rtol=1e-4, atol=1e-5)
-        return Outcome(
-            len(raw), [] if right else [f"float32: loss {got[0]:.6g}, in float64 {value:.6g}, or the gradient"]
-        )
-    return Outcome(len(raw), _compared(exact, survey, sample, target, wide, got, (value, gradient)))
-
-
-def _labels(y: NDArray, cast: NDArray) -> NDArray:
-    return y if y.dtype.kind in "iu" else cast
+    exact = _pinned(loss)
+    y, raw = y if y.dtype.kind in "iu" else y.astype(np.float64), raw.astype(np.float64)
+    if batch:
+        return Outcome(len(raw), _compared_batch(got, exact.loss_gradient(y, raw)))
+    return Outcome(len(raw), _compared(exact, survey, sample, y, raw, got))
 
 
 def _pinned(loss: Loss) -> Loss:
-    """The loss whose parameters are those that float32 gets where None stands for a number of the dtype."""
-    specs = getattr(loss, "parameters", {})
-    params = dict(getattr(loss, "params", None) or {}) if specs else {}
-    none = {k: getattr(specs[k], "none", None) for k, v in params.items() if v is None and k in specs}
-    pinned = {k: f(np.dtype(np.float32)) for k, f in none.items() if f and f(np.dtype(np.float32)) > 0}
-    return type(loss)(**{**params, **pinned}) if pinned else loss
+    """The loss with float32's number in both dtypes where None stands for a number of the dtype, as an epsilon."""
+    specs = getattr(loss, "parameters", None) or {}
+    given = dict(getattr(loss, "params", None) or {})
+    of_dtype = {name: getattr(spec, "none", None) for name, spec in specs.items() if given.get(name, 0) is None}
+    numbers = {name: none(np.dtype(np.float32)) for name, none in of_dtype.items() if none}
+    pinned = {name: number for name, number in numbers.items() if number > 0}  # else a mark, not a parameter
+    return type(loss)(**{**given, **pinned}) if pinned else loss
 
 
-def _compared(loss: Loss, survey: Survey, sample: Sample, y: NDArray, raw: NDArray, got: Any, exact: Any) -> list[str]:
+def _compared_batch(got: Any, exact: Any) -> list[str]:
+    largest = np.abs(exact[1]).max()
+    right = np.allclose(got[1], exact[1], rtol=1e-3, atol=1e-4 * largest)
+    right &= bool(np.isclose(got[0], exact[0], rtol=1e-4, atol=1e-5))
+    return [] if right else [f"float32: loss {got[0]:.6g}, in float64 {exact[0]:.6g}; or else the gradients differ"]
+
+
+def _compared(loss: Loss, survey: Survey, sample: Sample, y: NDArray, raw: NDArray, got: Any) -> list[str]:
     """float32 may move the raw prediction by its rounding, and lose 1e-5 of the line's ordinary size."""
-    reach = np.abs(raw).reshape(len(raw), -1).max(axis=1) + np.abs(y).reshape(len(raw), -1).max(axis=1)
-    shift = 4 * EPS32 * reach
-    shift = shift if raw.ndim == 1 else shift[:, None]
-    nearby = [exact, *(loss.loss_gradient(y, raw + s * shift, reduction="none") for s in (-1, 1))]
-    ordinary = survey.usable & survey.moderate
+    reach = sample.lines.reach(sample.i, sample.t)
+    shift = 4 * EPS32 * (reach if raw.ndim == 1 else reach[:, None])
+    nearby = [loss.loss_gradient(y, raw + sign * shift, reduction="none") for sign in (0, -1, 1)]
     problems = []
-    for name, which, size in (("loss", 0, survey.value), ("gradient", 1, survey.length)):
-        values = np.stack([np.asarray(n[which], np.float64) for n in nearby])
-        top = np.full(len(sample.lines.y), 0.0)
-        np.maximum.at(top, survey.i[ordinary], np.abs(size[ordinary]))
-        small = 1e-5 * np.minimum(1.0, top[sample.i])
-        small += 16 * EPS32 / EPS * (sample.noise if which == 0 else sample.slope_noise)
-        small = small if values.ndim == 2 else small[:, None]
-        allowed = 1e-4 * np.abs(values).max(axis=0) + small
-        found = np.asarray(got[which], np.float64)
-        too_large = np.isinf(found) & (np.abs(values[0]) > 1e37)
-        fine = ((found >= values.min(axis=0) - allowed) & (found <= values.max(axis=0) + allowed)) | too_large
-        bad = np.flatnonzero(~fine.reshape(len(fine), -1).all(axis=1) & np.isfinite(exact[0]))
+    for k, (name, sizes, noise) in enumerate(
+        (("loss", survey.value, sample.noise), ("gradient", survey.length, sample.slope_noise))
+    ):
+        values, found = np.stack([n[k] for n in nearby]), np.asarray(got[k], np.float64)
+        lost = 1e-5 * np.minimum(1.0, _largest(survey, sizes)[sample.i]) + 16 * EPS32 / EPS * noise
+        allowed = 1e-4 * np.abs(values).max(axis=0) + (lost if found.ndim == 1 else lost[:, None])
+        fine = (found >= values.min(axis=0) - allowed) & (found <= values.max(axis=0) + allowed)
+        fine |= np.isinf(found) & (np.abs(values[0]) > 1e37)
+        bad = np.flatnonzero(~fine.reshape(len(fine), -1).all(axis=1) & np.isfinite(nearby[0][0]))
         if len(bad):
-            k = bad[0]
-            text = (
-                f"float32 {name} at {sample.lines.place(sample.i[k], sample.t[k])} is {number(found[k])}, in float64 "
-            )
-            problems.append(f"{text}{number(values[0][k])}; differs at {len(bad)} of {len(fine)} samples")
+            at = bad[0]
+            place = sample.lines.place(sample.i[at], sample.t[at])
+            text = f"float32 {name} at {place} is {number(found[at])}, in float64 {number(values[0][at])}"
+            problems.append(f"{text}; differs at {len(bad)} of {len(fine)} samples")
     return problems
+
+
+def _largest(survey: Survey, sizes: NDArray) -> NDArray:
+    """The largest of ordinary numbers, per line."""
+    largest = np.zeros(len(survey.lines.y))
+    np.maximum.at(largest, survey.i[survey.ordinary], np.abs(sizes[survey.ordinary]))
+    return largest

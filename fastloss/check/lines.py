@@ -138,7 +138,7 @@ class BatchLines(Lines):
 
 def number(x: ArrayLike) -> str:
     """A number or a row of numbers, short."""
-    values = np.asarray(x, np.float64)
+    values = np.asarray(x, np.float64) + 0.0  # no -0
     if values.ndim == 0:
         return f"{values:.6g}"
     shown = [f"{v:.6g}" for v in values[:8]]

@@ -1,293 +1,370 @@
-"""What a loss looks like along lines: slopes, second derivatives, kinks, jumps, convexity, growth, limits."""
+"""Checks of what a loss looks like; each returns how many points it looked at, and its problems."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastloss.check.lines import EPS, MODERATE, Lines
+from fastloss.check.lines import EPS, number
+from fastloss.check.survey import Estimate, Survey
+from fastloss.losses import Loss
 
-#: Relative sizes of difference steps, each a quarter of the one before.
-STEPS = 0.05 * 0.25 ** np.arange(15)
-
-
-#: Near the smallest numbers rounding is absolute.
-SMALL = 1e-300
-
-
-class Estimate(NamedTuple):
-    """Numbers, and how far they may be off."""
-
-    value: NDArray
-    error: NDArray
+#: Relative differences that count as wrong: far above what differences leave, far below any mistake.
+TOLERANCE = 1e-5
+#: A last finite value below this, beside an infinite one, is no overflow of the loss but of a term of its formula.
+EARLY = 1e100
 
 
-class Jumps(NamedTuple):
-    """Places between two neighbouring numbers a and b where a function jumps."""
+class Outcome(NamedTuple):
+    """Points looked at and problems found."""
 
-    i: NDArray
-    a: NDArray
-    b: NDArray
-    left: NDArray
-    right: NDArray
+    points: int
+    problems: list[str]
 
 
-def one_sided(
-    function: Callable[[NDArray, NDArray], NDArray], claimed: NDArray, noise: NDArray, i: NDArray, t: NDArray, sign: int
-) -> Estimate:
-    """Derivative from one side, by difference quotients extrapolated to step 0.
-
-    Of a ladder of steps the smallest is taken at which neighbours agree to 1e-4 of the derivative, so that a narrow
-    feature is not stepped over; where rounding lets none agree so well, the one at which they agree best. Nothing
-    below the rounding of the smallest step is told apart.
-    """
-    unit = np.maximum(1.0, np.abs(t))
-    x = t + sign * STEPS[:, None] * unit
-    step = x - t  # as rounded
-    here = function(i, t)
-    there = function(np.tile(i, len(STEPS)), x.ravel()).reshape(x.shape)
-    quotient = (there - here) / step
-    better = (quotient[1:] * step[:-1] - quotient[:-1] * step[1:]) / (step[:-1] - step[1:])
-    spread = np.abs(np.diff(better, axis=0))
-    better = better[1:-1]
-    error = np.maximum(spread[:-1], spread[1:]) + 4 * noise / np.abs(step[2:-1])
-    error = np.where(np.isfinite(error), error, np.inf)
-    settled = error <= 1e-4 * (np.abs(better) + np.abs(claimed))
-    smallest = len(error) - 1 - settled[::-1].argmax(axis=0)
-    best = np.where(settled.any(axis=0), smallest, error.argmin(axis=0)), np.arange(len(t))
-    floor = np.where(settled.any(axis=0), 0.0, noise / (STEPS[-1] * unit))
-    return Estimate(better[best], error[best] + floor)
+def worst(survey: Survey, what: str, at: NDArray, got: NDArray, expected: NDArray, why: str, of: int) -> str:
+    """A message about wrong numbers: the clearest one, and where the others are."""
+    with np.errstate(all="ignore"):
+        relative = np.abs(got - expected) / (np.abs(got) + np.abs(expected))
+        ratio = got / expected
+    relative = np.where(np.isfinite(relative), relative, 2.0)
+    clear = np.flatnonzero(relative >= 0.9 * relative.max())
+    k = clear[np.argmin(np.abs(np.log(np.abs(survey.t[at[clear]]) + 1e-300)))]
+    text = f"{what} at {survey.lines.place(survey.i[at[k]], survey.t[at[k]])} is {number(got[k])}, "
+    text += f"expected {number(expected[k])} ({why})"
+    if len(at) == 1:
+        return text
+    text += f"; wrong at {len(at)} of {of} points"
+    if np.all(np.isfinite(ratio)) and np.ptp(ratio) < 1e-3 * abs(ratio[0]):
+        return text + f", {ratio[k]:.4g} times what it should be at all of them"
+    if survey.lines.flat:
+        text += f", raw from {number(survey.t[at].min())} to {number(survey.t[at].max())}"
+    return text
 
 
-def bisect(lines: Lines, i: NDArray, a: NDArray, b: NDArray, jump: Callable[..., NDArray]) -> tuple[NDArray, ...]:
-    """Halve intervals down to neighbouring numbers, always towards the larger jump; (a, b, ends at a, ends at b)."""
-    left, right = lines.value_slope(i, a), lines.value_slope(i, b)
-    for _ in range(1100):  # as many as lie between the largest number and the smallest
-        middle = 0.5 * (a + b)
-        if np.all((middle == a) | (middle == b)):
-            break
-        inner = lines.value_slope(i, middle)
-        lower = jump(a, middle, left, inner) >= jump(middle, b, inner, right)
-        a, b = np.where(lower, a, middle), np.where(lower, middle, b)
-        left = tuple(np.where(lower, x, y) for x, y in zip(left, inner, strict=True))  # type: ignore[assignment]
-        right = tuple(np.where(lower, x, y) for x, y in zip(inner, right, strict=True))  # type: ignore[assignment]
-    return a, b, left, right  # type: ignore[return-value]
+def _outside(
+    got: NDArray, sides: tuple[Estimate, Estimate], tolerance: float, noise: NDArray
+) -> tuple[NDArray, NDArray, NDArray]:
+    """Which numbers are not between the two one-sided estimates, the nearer estimate, and which could be judged."""
+    left, right = sides
+    with np.errstate(all="ignore"):
+        sizes = [tolerance * (np.abs(got) + np.abs(e.value)) + 4 * e.error + noise for e in sides]
+        low = np.minimum(left.value - sizes[0], right.value - sizes[1])
+        high = np.maximum(left.value + sizes[0], right.value + sizes[1])
+        known = np.isfinite(low) & np.isfinite(high)
+        outside = known & ~((got >= low) & (got <= high))
+        nearer = np.where(np.abs(got - left.value) <= np.abs(got - right.value), left.value, right.value)
+    return outside, nearer, known
 
 
-def slope_jump(a: NDArray, b: NDArray, left: tuple, right: tuple) -> NDArray:
-    """Difference of slopes."""
-    return np.abs(right[1] - left[1])
+# ------------------------------------------------------------------------------------------------- derivatives
+def gradient(loss: Loss, surveys: list[Survey]) -> Outcome:
+    """The gradient is the loss's slope; at a kink it lies between the slopes of the two sides."""
+    points, problems = 0, []
+    for survey in surveys:
+        outside, expected, known = _outside(survey.slope, survey.sides, TOLERANCE, 16 * survey.slope_noise)
+        known &= survey.usable
+        points += int(known.sum())
+        at = np.flatnonzero(outside & survey.usable)
+        if len(at):
+            got = survey.slope[at]
+            problems.append(worst(survey, "gradient", at, got, expected[at], "slope of the loss", int(known.sum())))
+        elif not known.any():
+            problems.append("gradient: at no point do differences of the loss settle, so nothing confirms it")
+    return Outcome(points, problems)
 
 
-def value_jump(a: NDArray, b: NDArray, left: tuple, right: tuple) -> NDArray:
-    """Difference of values beyond what the slopes account for."""
-    return np.abs(right[0] - left[0] - (b - a) * 0.5 * (left[1] + right[1]))
-
-
-def _merged(jumps: Jumps) -> Jumps:
-    """Jumps at one place, found from both of its sides, as one."""
-    order = np.lexsort((jumps.a, jumps.i))
-    i, a, b, left, right = (x[order] for x in jumps)
-    new = np.ones(len(i), bool)
-    new[1:] = (np.diff(i) > 0) | (np.diff(a) > 1e-9 * np.maximum(1.0, np.abs(a[1:])))
-    first = np.flatnonzero(new)
-    last = np.append(first[1:], len(i))[: len(first)] - 1
-    return Jumps(i[first], a[first], b[last], left[first], right[last])
-
-
-class Survey:
-    """Values, slopes and the rest at the points of lines, each computed when asked for, once."""
-
-    def __init__(self, lines: Lines) -> None:
-        self.lines, self.i, self.t = lines, lines.i, lines.t
-
-    # ---------------------------------------------------------------------------------------- points
-    @cached_property
-    def _evaluated(self) -> tuple[NDArray, NDArray, NDArray]:
-        return self.lines.value_slope(self.i, self.t)
-
-    @property
-    def value(self) -> NDArray:
-        """The loss at the points."""
-        return self._evaluated[0]
-
-    @property
-    def slope(self) -> NDArray:
-        """Its claimed slope."""
-        return self._evaluated[1]
-
-    @property
-    def length(self) -> NDArray:
-        """The length of its claimed gradient."""
-        return self._evaluated[2]
-
-    @cached_property
-    def usable(self) -> NDArray:
-        """Where both are finite."""
-        return np.isfinite(self.value) & np.isfinite(self.slope)
-
-    @cached_property
-    def sides(self) -> tuple[Estimate, Estimate]:
-        """Slopes of the loss from the left and from the right, by differences."""
-        left, right = (
-            one_sided(self.lines.value, self.slope, self.value_noise, self.i, self.t, sign) for sign in (-1, 1)
+def hessian(loss: Loss, surveys: list[Survey]) -> Outcome:
+    """The hessian's diagonal is the gradient's derivative, and not negative where the loss says it is convex."""
+    points, problems = 0, []
+    for survey in surveys:
+        if survey.bend is None or not len(survey.on_axis):
+            continue
+        outside, expected, known = _outside(
+            survey.bend, survey.bend_sides, 1e-4, 64 * EPS * survey.steepening[survey.on_axis]
         )
-        return left, right
+        outside &= _also_beside(survey)
+        points += int(known.sum())
+        broken = np.flatnonzero(np.isnan(survey.bend))
+        negative = np.flatnonzero(survey.bend < 0) if getattr(loss, "convex", None) else broken[:0]
+        of = int(known.sum())
+        for wrong, wanted, why in (
+            (np.flatnonzero(outside), expected, "derivative of the gradient"),
+            (negative, 0 * survey.bend, "the loss is declared convex: 0 or more"),
+            (broken, expected, "a number"),
+        ):
+            if len(wrong):
+                got = survey.bend[wrong]
+                problems.append(worst(survey, "hessian", survey.on_axis[wrong], got, wanted[wrong], why, of))
+                break
+    return Outcome(points, problems)
 
-    # ---------------------------------------------------------------------------------------- second derivatives
-    @cached_property
-    def on_axis(self) -> NDArray:
-        """Points on lines along an axis, where the hessian's diagonal is the second derivative."""
-        return np.flatnonzero((self.lines.axis[self.i] >= 0) & self.usable)
 
-    @cached_property
-    def bend(self) -> NDArray | None:
-        """Claimed second derivatives on the axes; None if the loss has none to offer."""
-        try:
-            return self.lines.bend(self.i[self.on_axis], self.t[self.on_axis])
-        except ValueError:
-            return None
+def _also_beside(survey: Survey) -> NDArray:
+    """Whether the claimed hessian is much the same on a side: not that of a single point, by convention."""
+    assert survey.bend is not None
+    i, t = survey.i[survey.on_axis], survey.t[survey.on_axis]
+    beside = [survey.lines.bend(i, t + sign * 1e-7 * np.maximum(1.0, np.abs(t))) for sign in (-1, 1)]
+    return np.any([~(np.abs(b - survey.bend) > 0.1 * np.abs(survey.bend) + 0.1 * np.abs(b)) for b in beside], axis=0)
 
-    @cached_property
-    def bend_sides(self) -> tuple[Estimate, Estimate]:
-        """Second derivatives from both sides, by differences of the claimed slope."""
-        assert self.bend is not None
-        i, t = self.i[self.on_axis], self.t[self.on_axis]
-        noise = self.slope_noise[self.on_axis]
-        left, right = (one_sided(self.lines.slope, self.bend, noise, i, t, sign) for sign in (-1, 1))
-        return left, right
 
-    # ---------------------------------------------------------------------------------------- between points
-    @cached_property
-    def gaps(self) -> NDArray:
-        """Every k for which points k and k + 1 are neighbours on one line, both usable."""
-        return np.flatnonzero((self.i[:-1] == self.i[1:]) & self.usable[:-1] & self.usable[1:])
+def policies(loss: Loss, surveys: list[Survey]) -> Outcome:
+    """Hessians meant for optimisers are never negative."""
+    points, problems = 0, []
+    for survey in surveys:
+        at = np.flatnonzero(survey.ordinary)
+        for policy in ("fisher", "upper_bound"):
+            if survey.lines.batch:
+                continue
+            try:
+                y, raw = survey.lines.samples(survey.i[at], survey.t[at])
+                found = loss.gradient_hessian(y, raw, reduction="none", hessian=policy)[1]
+            except ValueError:  # it has none such
+                continue
+            bend = np.asarray(found, np.float64).reshape(len(at), -1).min(axis=1)
+            points += len(at)
+            bad = np.flatnonzero(~(bend >= 0))
+            if len(bad):
+                name = f'hessian="{policy}"'
+                problems.append(worst(survey, name, at[bad], bend[bad], 0 * bend[bad], "0 or more", len(at)))
+    return Outcome(points, problems)
 
-    @cached_property
-    def steepening(self) -> NDArray:
-        """About how large second derivatives are near each point: the steepest chord of slopes of the gaps around."""
-        k = self.gaps
-        chord = np.abs(np.diff(self.slope)[k] / np.diff(self.t)[k])
-        near = np.zeros(len(self.t) + 4)
-        for shift in range(-1, 3):  # gap k touches the points k and k + 1; their neighbours count as well
-            np.maximum.at(near, k + 1 + shift, chord)
-        return near[1:-3]
 
-    @cached_property
-    def usual_slope(self) -> NDArray:
-        """Size of the slopes that the terms of a formula have: the upper quartile on a point's line, or the median."""
-        sizes = np.abs(self.slope)
-        ordinary = self.usable & self.moderate
-        usual = np.full(len(self.lines.y), np.median(sizes[ordinary]) if ordinary.any() else 0.0)
-        for line in range(len(usual)):
-            on = sizes[ordinary & (self.i == line)]
-            usual[line] = max(usual[line], np.quantile(on, 0.75) if len(on) else 0.0)
-        return usual[self.i]
+def continuity(loss: Loss, surveys: list[Survey]) -> Outcome:
+    """The loss does not jump."""
+    points, problems = 0, []
+    for survey in surveys:
+        points += len(survey.gaps)
+        if len(survey.breaks.i):
+            i, _, b, left, right = (x[0] for x in survey.breaks)
+            problems.append(
+                f"the loss jumps from {number(left)} to {number(right)} at {survey.lines.place(i, b)}"
+                + (f", and at {len(survey.breaks.i) - 1} other places" if len(survey.breaks.i) > 1 else "")
+            )
+    return Outcome(points, problems)
 
-    @cached_property
-    def _log_terms(self) -> NDArray:
-        """Sizes of the terms y that cancel in slopes if the link is the logarithm; in the loss they are times raw."""
-        return self.lines.reach(self.i, self.t) * (getattr(self.lines.loss, "link", "") == "log")
 
-    @cached_property
-    def value_noise(self) -> NDArray:
-        """How far rounding may move the values of an ordinary formula, whose terms cancel."""
-        reach, slope = self.lines.reach(self.i, self.t), np.maximum(np.abs(self.slope), self.usual_slope)
-        terms = slope * reach + self._log_terms * np.maximum(1.0, np.abs(self.t))
-        return 4 * EPS * (np.abs(self.value) + terms) + SMALL
+# ------------------------------------------------------------------------------------------------- convexity
+def is_convex(surveys: list[Survey], slopes_hold: bool) -> bool:
+    """Whether no chord, and no slope where slopes can be trusted, speaks against convexity."""
+    return not any(np.any(s.humps) or (slopes_hold and np.any(s.falls)) for s in surveys)
 
-    @cached_property
-    def slope_noise(self) -> NDArray:
-        """How far rounding may move the slopes, likewise."""
-        terms = self.usual_slope + self.steepening * self.lines.reach(self.i, self.t) + self._log_terms
-        return 4 * EPS * (np.abs(self.slope) + terms) + SMALL
 
-    def jumps(self, jump: Callable[..., NDArray], allowed: NDArray) -> tuple[Jumps, NDArray]:
-        """Where slope or value jump by more than is allowed on each gap; gaps that there was no time to search."""
-        ends = [tuple(x[self.gaps + k] for x in (self.t, *self._evaluated)) for k in (0, 1)]
-        (a, *left), (b, *right) = ends
-        size = jump(a, b, left, right) / allowed
-        chosen = np.flatnonzero(size > 1)
-        order = np.argsort(-size[chosen], kind="stable")
-        chosen, left_out = np.split(chosen[order], [self.lines.intervals])
-        if not len(chosen):  # a user's function is never called without samples
-            return Jumps(self.i[:0], *(self.t[:0] for _ in range(4))), left_out
-        i = self.i[self.gaps[chosen]]
-        a, b, at_a, at_b = bisect(self.lines, i, a[chosen], b[chosen], jump)
-        found = np.flatnonzero(jump(a, b, at_a, at_b) > allowed[chosen])
-        which = 1 if jump is slope_jump else 0
-        kept = Jumps(i[found], a[found], b[found], at_a[which][found], at_b[which][found])
-        return _merged(kept), left_out
+def convexity(loss: Loss, surveys: list[Survey]) -> Outcome:
+    """A loss that is declared convex lies below its chords, and its slope never falls."""
+    if not getattr(loss, "convex", None):
+        return Outcome(0, [])
+    points, problems = 0, []
+    for survey in surveys:
+        points += len(survey.gaps)
+        if np.any(survey.humps):
+            k = survey.gaps[np.argmax(survey.humps)]
+            middle = 0.5 * (survey.t[k] + survey.t[k + 1])
+            problems.append(
+                f"declared convex, but at {survey.lines.place(survey.i[k], middle)} the loss is "
+                f"{number(survey.humps.max())} above the chord from {number(survey.t[k])} to {number(survey.t[k + 1])}"
+            )
+        elif np.any(survey.falls):
+            k = survey.gaps[np.argmax(survey.falls)]
+            problems.append(
+                f"declared convex, but the gradient falls from {number(survey.slope[k])} at "
+                f"{survey.lines.place(survey.i[k], survey.t[k])} to {number(survey.slope[k + 1])} at "
+                f"{survey.lines.place(survey.i[k], survey.t[k + 1])}"
+            )
+    return Outcome(points, problems[:1])
 
-    @property
-    def kinks(self) -> Jumps:
-        """Where the slope jumps."""
-        return self._kinks[0]
 
-    @cached_property
-    def _kinks(self) -> tuple[Jumps, NDArray]:
-        allowed = 1e-6 * np.abs(self.slope) + 16 * self.slope_noise
-        return self.jumps(slope_jump, self._larger(allowed))
+def subgradient(loss: Loss, surveys: list[Survey]) -> Outcome:
+    """Where the loss is declared convex, f(b) >= f(a) + g(a)·(b − a) for every two points of a line."""
+    if not getattr(loss, "convex", None):
+        return Outcome(0, [])
+    points, problems = 0, []
+    for survey in surveys:
+        noise = survey.value_noise
+        for line in range(len(survey.lines.y)):
+            on = np.flatnonzero((survey.i == line) & survey.usable & (np.abs(survey.t) <= 1e3))
+            f, s, t = survey.value[on], survey.slope[on], survey.t[on]
+            rise = s[:, None] * (t - t[:, None])
+            allowed = 1e-9 * (np.abs(f[:, None]) + np.abs(f) + np.abs(rise)) + 64 * (noise[on][:, None] + noise[on])
+            allowed += 16 * survey.slope_noise[on][:, None] * np.abs(t - t[:, None])
+            excess = np.where(f[:, None] + rise - f > allowed, f[:, None] + rise - f, 0)
+            points += excess.size
+            if np.any(excess):
+                a, b = np.unravel_index(np.argmax(excess), excess.shape)
+                problems.append(
+                    f"declared convex, but the tangent at {survey.lines.place(line, t[a])} with gradient {number(s[a])}"
+                    f" is {number(excess.max())} above the loss, {number(f[b])}, at {survey.lines.place(line, t[b])}"
+                )
+                break
+    return Outcome(points, problems[:1])
 
-    @cached_property
-    def breaks(self) -> Jumps:
-        """Where the value jumps."""
-        width = np.minimum(self.t[self.gaps + 1] - self.t[self.gaps], 1.0)
-        allowed = self._larger(1e-6 * np.abs(self.value) + 16 * self.value_noise)
-        return self.jumps(value_jump, allowed + 1e-6 * width * self._larger(np.abs(self.slope)) + EPS * EPS)[0]
 
-    def _larger(self, x: NDArray) -> NDArray:
-        """The larger of what belongs to a gap's two ends."""
-        return np.maximum(x[self.gaps], x[self.gaps + 1]) + np.finfo(float).tiny
+def piecewise(loss: Loss, surveys: list[Survey]) -> Outcome:
+    """A loss that is declared piecewise linear has no curvature between its kinks."""
+    if not getattr(loss, "piecewise_linear", False):
+        return Outcome(0, [])
+    points, problems = 0, []
+    for survey in surveys:
+        points += len(survey.gaps)
+        k = survey.gaps
+        rise = survey.chords * (survey.t[k + 1] - survey.t[k])
+        bent = np.flatnonzero(rise > 1e-6 * (np.abs(survey.slope[k]) + np.abs(survey.slope[k + 1])))
+        if len(bent):
+            at = bent[np.argmin(np.abs(survey.t[k[bent]]))]
+            place = survey.lines.place(survey.i[k[at]], survey.t[k[at]])
+            problems.append(
+                f"declared piecewise linear, but near {place} its second derivative is {survey.chords[at]:.6g}"
+            )
+    return Outcome(points, problems[:1])
 
-    @cached_property
-    def falls(self) -> NDArray:
-        """How far the claimed slope falls from a point to the next, beyond rounding; 0 where it does not."""
-        k = self.gaps
-        allowed = self._larger(2e-9 * np.abs(self.slope) + 32 * self.slope_noise)
-        fall = self.slope[k] - self.slope[k + 1]
-        return np.where(fall > allowed, fall, 0.0)
 
-    @cached_property
-    def humps(self) -> NDArray:
-        """How far the value in the middle between two points is above their chord, beyond rounding; else 0."""
-        k = self.gaps
-        middle = self.lines.value(self.i[k], 0.5 * (self.t[k] + self.t[k + 1]))
-        excess = middle - 0.5 * (self.value[k] + self.value[k + 1])
-        allowed = self._larger(2e-10 * np.abs(self.value) + 32 * self.value_noise)
-        return np.where(excess > allowed, excess, 0.0)
+# ------------------------------------------------------------------------------------------------- size
+def finite(loss: Loss, surveys: list[Survey]) -> Outcome:
+    """Finite raw predictions give finite losses, as far as these are numbers; never NaN."""
+    points, problems = 0, []
+    for survey in surveys:
+        points += len(survey.t)
+        for name, found in (("loss", survey.value), ("gradient", survey.length)):
+            broken = np.flatnonzero(np.isnan(found) | (survey.moderate & ~np.isfinite(found)))
+            if len(broken):
+                nearest = broken[np.argmin(np.abs(survey.t[broken]))]
+                problems.append(
+                    f"{name} at {survey.lines.place(survey.i[nearest], survey.t[nearest])} is {found[nearest]}"
+                    + (f", and at {len(broken) - 1} points further out" if len(broken) > 1 else "")
+                )
+        problems += _early_overflow(survey)
+    return Outcome(points, problems)
 
-    @cached_property
-    def chords(self) -> NDArray:
-        """Differences of slopes over gaps without a kink, less what rounding may add: never above the curvature."""
-        k = self.gaps
-        a, b = self.t[k], self.t[k + 1]
-        noise = self.slope_noise
-        quotient = (self.slope[k + 1] - self.slope[k] - noise[k] - noise[k + 1]) / (b - a)
-        kinked = np.zeros(len(k), bool)
-        kinked[self._kinks[1]] = True  # not known
-        for i, at in zip(self.kinks.i, self.kinks.a, strict=True):
-            near = 1e-8 * max(1.0, abs(at))
-            kinked |= (self.i[k] == i) & (a <= at + near) & (b >= at - near)
-        return np.where(kinked | ~np.isfinite(quotient), -np.inf, quotient)
 
-    # ---------------------------------------------------------------------------------------- far out
-    def ends(self) -> list[tuple[int, NDArray]]:
-        """(line, its points from |t| = 100 outwards) for every side that goes far out."""
-        rays = []
-        for line in range(len(self.lines.y)) if self.lines.rays else ():
-            on = np.flatnonzero(self.i == line)
-            for side in (-1, 1):
-                far = on[side * self.t[on] >= 100]
-                if len(far) > 4 and np.abs(self.t[far]).max() >= 1e6:
-                    rays.append((line, far[np.argsort(np.abs(self.t[far]), kind="stable")]))
-        return rays
+def _early_overflow(survey: Survey) -> list[str]:
+    """Infinite right beyond an ordinary number: a term of the formula overflows, not the loss."""
+    for line, far in survey.ends():
+        infinite = np.flatnonzero(np.isinf(survey.value[far]))
+        if not len(infinite) or infinite[0] == 0:
+            continue
+        inside, beyond = survey.t[far[infinite[0] - 1]], survey.t[far[infinite[0]]]
+        at = np.array([line])
+        for _ in range(70):
+            middle = 0.5 * (inside + beyond)
+            infinite_there = np.isinf(survey.lines.value(at, np.array([middle]))[0])
+            inside, beyond = (inside, middle) if infinite_there else (middle, beyond)
+        last = survey.lines.value(at, np.array([inside]))[0]
+        if abs(last) < EARLY:
+            place = survey.lines.place(line, beyond)
+            return [f"loss at {place} is infinite, but just before {number(last)}: a term of the formula overflows"]
+    return []
 
-    @property
-    def moderate(self) -> NDArray:
-        """Points at which every loss should be finite."""
-        return np.abs(self.t) <= MODERATE
+
+def bounded(loss: Loss, surveys: list[Survey]) -> Outcome:
+    """The loss does not fall without end far out."""
+    points, problems = 0, []
+    for survey in surveys:
+        for line, far in survey.ends():
+            f = survey.value[far]
+            points += len(far)
+            if np.isneginf(f).any() or (f[-1] < f[-3] < f[-5] and f[-5] - f[-1] > 1e-3 * (1 + abs(f[-5]))):
+                problems.append(
+                    f"not bounded below: the loss is {number(f[-5])} at {survey.lines.place(line, survey.t[far[-5]])} "
+                    f"and {number(f[-1])} at {survey.lines.place(line, survey.t[far[-1]])}"
+                )
+                break
+    return Outcome(points, problems[:1])
+
+
+def least(surveys: list[Survey], is_bounded: bool) -> float:
+    """The least loss found; -inf where it falls without end."""
+    found = [float(np.nanmin(s.value[s.usable])) for s in surveys if s.usable.any()]
+    return min(found) if found and is_bounded else -np.inf
+
+
+def steepest(surveys: list[Survey]) -> float:
+    """The largest length of a gradient; inf if it grows along a ray."""
+    found = [float(s.length[s.usable].max()) for s in surveys if s.usable.any()]
+    grows = any(_grows(s.length[far]) for s in surveys for _, far in s.ends())
+    return np.inf if grows or not found else max(found)
+
+
+def most_curved(surveys: list[Survey]) -> float:
+    """The largest second derivative where there is one; inf if it grows along a ray."""
+    found = [0.0]
+    for survey in surveys:
+        found.append(float(np.max(survey.chords, initial=0.0)))
+        if survey.bend is not None and len(survey.bend):
+            found.append(float(np.nanmax(survey.bend)))
+            everywhere = np.full(len(survey.t), np.nan)
+            everywhere[survey.on_axis] = survey.bend
+            if any(_grows(everywhere[far]) or not survey.usable[far[-1]] for _, far in survey.ends()):
+                return np.inf
+    return max(found)
+
+
+def _grows(sizes: NDArray) -> bool:
+    """Whether numbers along a ray end in infinity or still grow like a power of the distance."""
+    return bool(np.isposinf(sizes).any() or sizes[-1] > 1.5 * sizes[-3] > 0)
+
+
+def curvature(loss: Loss, surveys: list[Survey]) -> Outcome:
+    """No second derivative exceeds what the loss declares."""
+    if not hasattr(loss, "curvature") or getattr(loss, "kind", None) == "batch":
+        return Outcome(0, [])
+    weights = dict(getattr(loss, "params", None) or {}).get("class_weight")
+    bound = loss.curvature() * (1.0 if weights is None else max(weights))
+    if not np.isfinite(bound):
+        return Outcome(0, [])
+    points, problems = 0, []
+    for survey in surveys:
+        candidates = [(survey.gaps, survey.chords)]
+        if survey.bend is not None:
+            candidates.append((survey.on_axis, survey.bend))
+        for at, sizes in candidates:
+            points += len(at)
+            if len(at) and np.nanmax(sizes) > bound * (1 + 1e-6):
+                k = int(np.nanargmax(sizes))
+                place = survey.lines.place(survey.i[at[k]], survey.t[at[k]])
+                problems.append(
+                    f"curvature() is {number(bound)}, but at {place} the second derivative is {sizes[k]:.6g}"
+                )
+    return Outcome(points, problems[:1])
+
+
+# ------------------------------------------------------------------------------------------------- limits
+def infinities(loss: Loss, surveys: list[Survey]) -> Outcome:
+    """At an infinite raw prediction the loss is its limit."""
+    points, problems = 0, []
+    for survey in surveys:
+        if survey.lines.batch:
+            continue
+        for line, far in survey.ends():
+            axis = survey.lines.axis[line]
+            if axis < 0 or not survey.usable[far[-1]]:
+                continue
+            points += 1
+            problem = _limit(survey, line, axis, far)
+            if problem:
+                problems.append(problem)
+                break
+    return Outcome(points, problems)
+
+
+def _limit(survey: Survey, line: int, axis: int, far: NDArray) -> str | None:
+    y, raw = survey.lines.samples(np.array([line]), survey.t[far[-1:]])
+    raw.reshape(1, -1)[0, axis] = np.copysign(np.inf, survey.t[far[-1]])
+    value, slope = survey.lines.loss.loss_gradient(y, raw, reduction="none")
+    got, last, before = float(value[0]), survey.value[far[-1]], survey.value[far[-3]]
+    place = f"y = {number(y[0])}, raw = {number(raw[0])}"
+    flat = abs(last - before) <= 1e-9 * abs(last)
+    masks = not survey.lines.flat and survey.t[far[-1]] < 0  # a score of -inf may take a class out
+    if (
+        np.isnan(got)
+        or (np.isfinite(got) and not masks and abs(got - last) > 1e-3 * (1 + abs(last)))
+        or (np.isinf(got) and flat)
+    ):
+        end = f"raw = {number(survey.t[far[-1]])}" if survey.lines.flat else "a score of 1e6"
+        return f"loss at {place} is {number(got)}, but {number(last)} at {end}: expected the limit"
+    if np.isnan(slope).any():
+        return (
+            f"gradient at {place} is nan, but {number(survey.slope[far[-1]])} along the line at 1e6: expected the limit"
+        )
+    return None
