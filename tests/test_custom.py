@@ -184,6 +184,7 @@ def test_huber_is_the_built_in(huber, dtype, n):
     np.testing.assert_array_equal(huber.loss(y, raw, reduction="sum"), huber.loss_gradient(y, raw, reduction="sum")[0])
 
 
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
 def test_tails_and_infinities(huber):
     y = np.zeros(7)
     raw = np.array([0.0, 1e-300, 1e300, -1e300, np.inf, -np.inf, np.nan])
@@ -624,8 +625,9 @@ def test_names_of_built_ins_mean_nothing(table):
 
 
 # mistakes of functions ------------------------------------------------------------------------------------------------
+@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
 def test_numba_functions_that_raise(numba_losses, table):
-    loss = CustomLoss(numba_losses.raises)
+    loss = CustomLoss(numba_losses.raises)  # numba writes the exception to stderr
     y = np.zeros(50_000)
     y[[30_000, 40_000]] = 6
     for k in (1, 2, 4):
