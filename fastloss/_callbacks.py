@@ -18,7 +18,9 @@ import numpy as np
 
 DTYPES = ("float64", "float32")
 _C_NAMES = {"float64": "double", "float32": "float"}
-_POINTWISE = "Py_ssize_t (const T *y, const T *raw, T *loss, T *grad, T *hess, Py_ssize_t n, const double *params, void *data)"
+_POINTWISE = (
+    "Py_ssize_t (const T *y, const T *raw, T *loss, T *grad, T *hess, Py_ssize_t n, const double *params, void *data)"
+)
 _SCORES = (
     "Py_ssize_t (const T *y, const Py_ssize_t *label, const T *raw, T *loss, T *grad, T *hess, Py_ssize_t n, "
     "Py_ssize_t K, const double *params, void *data)"
@@ -65,7 +67,7 @@ def signature_text(dtype: str, multiclass: bool) -> str:
 
 
 def dtype_name(dtype: Any) -> str:
-    """ "float64" or "float32"."""
+    """The name, "float64" or "float32"."""
     try:
         name = np.dtype(dtype).name
     except TypeError:
@@ -219,9 +221,10 @@ def _cffi(function: Any) -> Compiled | None:
     return Compiled(address, 0, types, f"the cffi function {kind.cname!r}")
 
 
-def _ctypes(function: Any) -> Compiled | None:
-    if not isinstance(function, _FUNCTION_POINTER):
+def _ctypes(pointer: Any) -> Compiled | None:
+    if not isinstance(pointer, _FUNCTION_POINTER):
         return None
+    function: Any = pointer
     address = ctypes.cast(function, ctypes.c_void_p).value or 0
     if function.argtypes is None:
         return Compiled(address, 0, None, f"the ctypes function {function!r} without argtypes")

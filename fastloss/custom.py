@@ -36,9 +36,9 @@ class CustomLoss(Loss):
     Parameters
     ----------
     function : callable, compiled function, or dict of dtype to compiled function
-        * A compiled function with the block signature (Notes): a numba ``cfunc``, a ``scipy.LowLevelCallable`` (its user
-          data arrive as `data`), a capsule from a Cython module's ``__pyx_capi__``, a cffi or ctypes function pointer, or
-          a bare address. One for float64 serves float32 data too (blocks are converted); a dict gives both.
+        * A compiled function with the block signature (Notes): a numba ``cfunc``, a ``scipy.LowLevelCallable`` (its
+          user data arrive as `data`), a capsule from a Cython module's ``__pyx_capi__``, a cffi or ctypes function
+          pointer, or a bare address. One for float64 serves float32 data too (blocks are converted); a dict gives both.
         * A Python function ``f(y, raw, *params) -> (loss, gradient)``, with ``hessian=True`` ``(loss, gradient,
           hessian)``, of whole arrays: y and raw are read-only arrays (n,), or for "multiclass" labels (n,) or targets
           (n, K) and scores (n, K); losses have shape (n,), gradients and hessians that of raw.
@@ -55,14 +55,14 @@ class CustomLoss(Loss):
         "float64", "float32" or C text: the signature of a bare address, or of a ctypes function without argtypes. It is
         believed; a wrong one crashes the process.
     link : str, optional
-        What :meth:`predict` does: "identity", "log", "logit", "sign", or for "multiclass" "argmax", "softmax". By default
-        the value, the side or the likeliest class.
+        What :meth:`predict` does: "identity", "log", "logit", "sign", or for "multiclass" "argmax", "softmax". By
+        default the value, the side or the likeliest class.
     convex : bool, default True
         Whether the loss is convex in the raw prediction. It is believed.
     curvature : float, optional
         An upper bound of the second derivative; gives ``hessian="upper_bound"`` and good steps in streams.
     piecewise_linear : bool, default False
-        Whether the loss is convex with a second derivative of 0 wherever there is one (as absolute error and hinge are):
+        Whether the loss is convex with a second derivative of 0 wherever there is one, like absolute error and hinge:
         ``learning_rate="auto"`` then takes its method for kinks. Not for "multiclass".
     soft_targets : bool, default False
         Whether the function takes targets between labels: probabilities of the positive class, or (n, K) targets
@@ -94,11 +94,11 @@ class CustomLoss(Loss):
     Python functions run on the calling thread, on blocks of about 4096 samples, and in SGD imply ``batch_size=256``. An
     exception ends the pass and propagates.
 
-    Without hessians, what needs them inside (``learning_rate="auto"``) takes central differences of gradients, with steps
-    6e-6·max(1, \\|raw\\|) in float64; the methods that return hessians raise.
+    Without hessians, what needs them inside (``learning_rate="auto"``) takes central differences of gradients, with
+    steps 6e-6 (float32: 5e-3) times the larger of 1 and the raw prediction's size; methods that return hessians raise.
 
-    Instances are immutable, compare equal when the function is the same object and all else is equal, and can be pickled
-    when they hold a Python function that can.
+    Instances are immutable, compare equal when the function is the same object and all else is equal, and can be
+    pickled when they hold a Python function that can.
 
     Examples
     --------
@@ -117,6 +117,11 @@ class CustomLoss(Loss):
     kind: Literal["regression", "binary", "multiclass"]  # type: ignore[misc]
     function: Any
     soft_targets: bool
+    _kernel: dispatch.CallbackKernel  # type: ignore[misc]
+    _hessian: bool
+    _signature: Any
+    _convex: bool
+    _curvature: float | None
 
     def __init__(
         self,

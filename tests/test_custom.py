@@ -184,6 +184,7 @@ def test_huber_is_the_built_in(huber, dtype, n):
     np.testing.assert_array_equal(huber.loss(y, raw, reduction="sum"), huber.loss_gradient(y, raw, reduction="sum")[0])
 
 
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
 def test_tails_and_infinities(huber):
     y = np.zeros(7)
     raw = np.array([0.0, 1e-300, 1e300, -1e300, np.inf, -np.inf, np.nan])
@@ -222,7 +223,9 @@ def test_log_cosh_by_numba_and_by_our_header(library, numba_losses):
     y = np.zeros(20_001)
     raw = np.concatenate([np.linspace(-40, 40, 20_000), [1e-9]])
     built_in = fastloss.get_loss("log_cosh").loss_gradient(y, raw, reduction="none")
-    for got, want in zip(CustomLoss(numba_losses.log_cosh).loss_gradient(y, raw, reduction="none"), built_in, strict=True):
+    for got, want in zip(
+        CustomLoss(numba_losses.log_cosh).loss_gradient(y, raw, reduction="none"), built_in, strict=True
+    ):
         assert np.abs(got - want).max() <= 1e-13
     ours = CustomLoss(library.log_cosh, signature="float64").loss_gradient(y, raw, reduction="none")
     for got, want in zip(ours, built_in, strict=True):
@@ -327,7 +330,9 @@ def test_hessians(library):
         np.testing.assert_allclose(got[0], want[0], atol=1e-6 if dtype == np.float32 else 0)
         np.testing.assert_array_equal(got[1][away], want[1][away])
     for call in (loss.loss, loss.gradient):  # room for hessians that nobody wants
-        np.testing.assert_array_equal(call(y, raw), getattr(fastloss.get_loss("huber", delta=1.25), call.__name__)(y, raw))
+        np.testing.assert_array_equal(
+            call(y, raw), getattr(fastloss.get_loss("huber", delta=1.25), call.__name__)(y, raw)
+        )
         np.testing.assert_array_equal(call(y[:3], raw[:3]), call(y[:3], raw[:3]))
 
 
@@ -362,7 +367,10 @@ def test_differences_of_gradients(library, dtype, tolerance):
     np.testing.assert_allclose(got, np.cosh(raw) ** -2.0, atol=tolerance)
 
     scores, label = np.random.default_rng(0).normal(size=(50, 4)), np.arange(50) % 4
-    for loss in (CustomLoss(library.softmax, "multiclass", signature="float64"), CustomLoss(numpy_softmax, "multiclass")):
+    for loss in (
+        CustomLoss(library.softmax, "multiclass", signature="float64"),
+        CustomLoss(numpy_softmax, "multiclass"),
+    ):
         p = fastloss.softmax(scores)
         np.testing.assert_allclose(differences(loss, label, scores, dtype), p * (1 - p), atol=tolerance)
 
@@ -432,7 +440,8 @@ def test_envelopes(function, built_in, step, dtype):
     loss = CustomLoss(function, built_in.kind, piecewise_linear=True)
     want = dispatch.LOSS | dispatch.GRADIENT
     got, exact = (
-        dispatch.evaluate(one._envelope(step), want, y, raw, None, "none", None, None, None, 1) for one in (loss, built_in)
+        dispatch.evaluate(one._envelope(step), want, y, raw, None, "none", None, None, None, 1)
+        for one in (loss, built_in)
     )
     eps = np.finfo(dtype).eps
     np.testing.assert_allclose(got[1], exact[1], atol=8 * eps * (1 + np.abs(raw).max() / step))
@@ -451,7 +460,9 @@ def table():
 @pytest.mark.parametrize("convert", [np.asarray, sp.csr_matrix, np.asfortranarray, np.float32])
 def test_auto_finds_the_same_optimum(huber, table, convert):
     X, y = convert(table[0]), table[1]
-    own, built_in = (SGDLossRegressor(loss, alpha=0.01, tol=1e-6).fit(X, y) for loss in (huber, fastloss.losses.Huber(delta=1.25)))
+    own, built_in = (
+        SGDLossRegressor(loss, alpha=0.01, tol=1e-6).fit(X, y) for loss in (huber, fastloss.losses.Huber(delta=1.25))
+    )
     assert own.converged_
     assert own.objective_curve_[-1] == pytest.approx(built_in.objective_curve_[-1], rel=2e-6)
     np.testing.assert_allclose(own.predict(X), built_in.predict(X), atol=0.01)
@@ -461,7 +472,13 @@ def test_auto_finds_the_same_optimum(huber, table, convert):
 @pytest.mark.parametrize("convert", [np.asarray, sp.csr_matrix, np.float32])
 def test_schedules_take_the_same_steps(request, table, convert, parameters):
     X, y = convert(table[0]), table[1]
-    parameters = {"learning_rate": "invscaling", "eta0": 1e-3, "max_iter": 3, "tol": None, "random_state": 0} | parameters
+    parameters = {
+        "learning_rate": "invscaling",
+        "eta0": 1e-3,
+        "max_iter": 3,
+        "tol": None,
+        "random_state": 0,
+    } | parameters
     want = SGDLossRegressor(fastloss.losses.Huber(delta=1.25), **parameters).fit(X, y)
     for way in ("c", "both"):
         got = SGDLossRegressor(huber_in_every_way(request, way), **parameters).fit(X, y)
@@ -546,7 +563,8 @@ def test_probabilities_as_targets():
 def test_losses_with_kinks_get_a_duality_gap(table):
     X, y = table
     own, built_in = (
-        SGDLossRegressor(loss).fit(X, y) for loss in (CustomLoss(numpy_absolute, piecewise_linear=True), "absolute_error")
+        SGDLossRegressor(loss).fit(X, y)
+        for loss in (CustomLoss(numpy_absolute, piecewise_linear=True), "absolute_error")
     )
     assert own.converged_
     assert own.objective_curve_.min() == pytest.approx(built_in.objective_curve_.min(), rel=2e-3)
@@ -560,7 +578,11 @@ def test_losses_with_kinks_get_a_duality_gap(table):
 @pytest.mark.parametrize("piecewise_linear", [False, True])
 def test_streams(table, piecewise_linear):
     X, y = table
-    own = CustomLoss(numpy_absolute, piecewise_linear=True) if piecewise_linear else CustomLoss(numpy_squares, curvature=1.0)
+    own = (
+        CustomLoss(numpy_absolute, piecewise_linear=True)
+        if piecewise_linear
+        else CustomLoss(numpy_squares, curvature=1.0)
+    )
     models = [
         SGDLossRegressor(loss, random_state=0)
         for loss in (own, "absolute_error" if piecewise_linear else "squared_error")
@@ -587,7 +609,9 @@ def test_losses_below_zero(table):
 
     model = SGDLossRegressor(CustomLoss(f), penalty=None).fit(*table)
     assert model.converged_
-    np.testing.assert_allclose(model.predict(table[0]), SGDLossRegressor(penalty=None).fit(*table).predict(table[0]), atol=0.2)
+    np.testing.assert_allclose(
+        model.predict(table[0]), SGDLossRegressor(penalty=None).fit(*table).predict(table[0]), atol=0.2
+    )
 
 
 def test_names_of_built_ins_mean_nothing(table):
@@ -601,13 +625,15 @@ def test_names_of_built_ins_mean_nothing(table):
 
 
 # mistakes of functions ------------------------------------------------------------------------------------------------
+@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
 def test_numba_functions_that_raise(numba_losses, table):
-    loss = CustomLoss(numba_losses.raises)
+    loss = CustomLoss(numba_losses.raises)  # numba writes the exception to stderr
     y = np.zeros(50_000)
     y[[30_000, 40_000]] = 6
     for k in (1, 2, 4):
         with pytest.raises(
-            ValueError, match=r"y_true\[29696\] = 0.0: raises refused it: its callback returned 0 instead of 1024.*cfunc"
+            ValueError,
+            match=r"y_true\[29696\] = 0.0: raises refused it: its callback returned 0 instead of 1024.*cfunc",
         ):
             loss.loss(y, y, n_threads=k)
     X, y = table
@@ -632,7 +658,9 @@ def test_return_values(library):
     with pytest.raises(ValueError, match=r"y_true\[1, 0\] = -1\.0"):
         loss.loss(y.reshape(2, 2), y.reshape(2, 2))
     for name, value in (("returns_minus_five", -5), ("returns_too_much", 5)):
-        with pytest.raises(ValueError, match=rf"y_true\[0\] = 1\.0: f refused it: its callback returned {value} instead of 4"):
+        with pytest.raises(
+            ValueError, match=rf"y_true\[0\] = 1\.0: f refused it: its callback returned {value} instead of 4"
+        ):
             CustomLoss(getattr(library, name), signature="float64", name="f").gradient(y, y)
 
 
@@ -652,11 +680,11 @@ def test_refusals_while_training(library, table):
     SGDLossRegressor(wide).fit(X, y)  # and another loss of the same function is not infected
 
 
-class Stop(Exception):
+class StopError(Exception):
     """Raised by Python functions below."""
 
 
-@pytest.mark.parametrize("error", [Stop, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [StopError, KeyboardInterrupt])
 def test_exceptions_propagate_and_end_the_pass(table, error):
     X, y = table
     calls = []
@@ -756,7 +784,7 @@ def test_one_loss_in_several_threads():
 
     def f(y, raw):
         if y[0] < 0:
-            raise Stop(f"{y[0]}")
+            raise StopError(f"{y[0]}")
         return numpy_squares(y, raw)
 
     loss = CustomLoss(f)
@@ -765,7 +793,7 @@ def test_one_loss_in_several_threads():
         y = np.full(20_000, float(k))
         try:
             return loss.loss(y, y + 1)
-        except Stop as error:
+        except StopError as error:
             return str(error)
 
     with ThreadPoolExecutor(4) as pool:
@@ -850,7 +878,9 @@ def test_cfunc_signature(numba, monkeypatch):
 def test_a_numba_function_for_float32_only(numba_losses):
     loss = CustomLoss(numba_losses.squares32)
     assert loss.loss(np.zeros(3), np.ones(3, np.float32)) == 0.5
-    with pytest.raises(ValueError, match="squares32 has a callback for float32 only.*would lose digits of float64 data"):
+    with pytest.raises(
+        ValueError, match=r"squares32 has a callback for float32 only.*would lose digits of float64 data"
+    ):
         loss.loss(np.zeros(3), np.ones(3))
     with pytest.raises(ValueError, match="float32 only"):
         LinearObjective(np.ones((2, 1)), np.ones(2), loss)
@@ -876,9 +906,9 @@ def test_ctypes(library):
         ctypes.CFUNCTYPE(n, p, p, p)(address),
         ctypes.CFUNCTYPE(n, *[ctypes.c_void_p] * 5, n, p, ctypes.c_void_p)(address),
     ):
-        with pytest.raises(TypeError, match="the ctypes function .* is not the signature of a callback"):
+        with pytest.raises(TypeError, match=r"the ctypes function .* is not the signature of a callback"):
             CustomLoss(bad)
-    with pytest.raises(TypeError, match="signature='float32', but the ctypes function .* is for float64"):
+    with pytest.raises(TypeError, match=r"signature='float32', but the ctypes function .* is for float64"):
         CustomLoss(right, signature="float32")
     for nameless in (library.huber, address):
         with pytest.raises(TypeError, match="does not say its signature: pass signature='float64' or 'float32'"):
@@ -915,7 +945,7 @@ def test_cffi(library, tmp_path):
     factor = ffi.new("double *", 5.0)
     low_level = LowLevelCallable(ffi.cast(f"ssize_t (*){arguments} const double *, void *)", lib.squares), factor)
     assert CustomLoss(low_level).gradient([0.0], [1.0], reduction="none") == 5.0
-    with pytest.raises(TypeError, match="the cffi function .* is not the signature of a callback"):
+    with pytest.raises(TypeError, match=r"the cffi function .* is not the signature of a callback"):
         CustomLoss(lib.log_cosh)
     with pytest.raises(ValueError, match="is NULL"):
         CustomLoss(ffi.cast("void *", 0), signature="float64")
@@ -932,7 +962,10 @@ def test_low_level_callables_that_are_not_callbacks(library):
         (SIGNATURE, ("ssize", *["double*"] * 5, "ssize", "double*", "void*")),
         ("long(*)(float *, long, void *)", ("ssize", "float*", "ssize", "void*")),
         ("npy_intp (__pyx_t_5numpy_float64_t *restrict y, long int n)", ("ssize", "double*", "ssize")),
-        ("int64_t (unsigned long n, const double x, long double z)", ("ssize", "unsigned long", "double", "long double")),
+        (
+            "int64_t (unsigned long n, const double x, long double z)",
+            ("ssize", "unsigned long", "double", "long double"),
+        ),
         ("void (double **x)", ("void", "double**")),
         ("int (Py_ssize_t const * label)", ("int", "ssize*")),
     ],
@@ -945,7 +978,7 @@ def test_c_signatures_are_read(text, types):
 
 @need_compiler
 def test_an_extension_of_another_package(tmp_path):
-    """cimport of our ABI and mathematics, out of the installed package; the function comes as a capsule."""
+    """Using our ABI and mathematics by cimport, out of the installed package; the function comes as a capsule."""
     cython = pytest.importorskip("Cython", reason="Cython is not installed")
     assert cython
     (tmp_path / "their_losses.pyx").write_text(
@@ -1023,7 +1056,9 @@ def test_header_refuses_what_it_cannot_write(tmp_path):
     path.write_text(head + "cdef inline real f(real x) noexcept nogil:\n    return x % 2\n", encoding="utf-8")
     with pytest.raises(ValueError, match="cannot be written in C: x % 2"):
         _header.header(path)
-    path.write_text(head + "cdef inline real f(real x) noexcept nogil:\n    while x:\n        x = x\n", encoding="utf-8")
+    path.write_text(
+        head + "cdef inline real f(real x) noexcept nogil:\n    while x:\n        x = x\n", encoding="utf-8"
+    )
     with pytest.raises(ValueError, match="cannot be written in C: while x"):
         _header.header(path)
 
@@ -1145,7 +1180,11 @@ print("alive")
         ({"curvature": 0}, ValueError, "curvature must be finite and > 0, got 0"),
         ({"curvature": "1"}, TypeError, "curvature must be a number > 0 or None, got '1'"),
         ({"kind": "multiclass", "piecewise_linear": True}, ValueError, "is for convex losses of one score, got kind="),
-        ({"convex": False, "piecewise_linear": True}, ValueError, "is for convex losses of one score, got convex=False"),
+        (
+            {"convex": False, "piecewise_linear": True},
+            ValueError,
+            "is for convex losses of one score, got convex=False",
+        ),
     ],
 )
 def test_arguments_are_checked(arguments, error, message):

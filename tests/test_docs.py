@@ -5,6 +5,8 @@ import importlib.util
 import inspect
 import re
 import runpy
+import shutil
+import subprocess
 import textwrap
 from pathlib import Path
 
@@ -99,6 +101,46 @@ def test_policy_gradient(capsys):
     assert expected[0] == pytest.approx(0.5, abs=0.03)  # the policy that knows nothing, chances symmetric about ½
     assert expected[-1] > 0.75
     assert "best possible" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("error")
+def test_custom_loss(capsys):
+    found = load(ROOT / "examples" / "custom_loss.py").main()
+    assert found["difference"] < 1e-4
+    assert found["residual"] == pytest.approx(-0.35, abs=0.02)  # -a/2 for normal errors
+    assert "agree" in capsys.readouterr().out
+
+
+def test_custom_loss_without_compilers(monkeypatch, capsys):
+    module = load(ROOT / "examples" / "custom_loss.py")
+    monkeypatch.setattr(module, "numba", None)
+    monkeypatch.setenv("CC", "there-is-no-such-compiler")
+    assert module.main()["ways"] == 1
+    said = capsys.readouterr().out
+    assert "numba is not installed" in said
+    assert "no C compiler" in said
+
+
+def test_compiled_functions_of_the_page_on_own_losses(tmp_path, monkeypatch):
+    """The listings that are no sessions: numba's, C's, and the command that compiles it."""
+    pytest.importorskip("numba", reason="numba is not installed")
+    if shutil.which("cc") is None:
+        pytest.skip("there is no C compiler")
+    page = ROOT / "docs" / "custom.md"
+    (source,), (command,) = code_blocks(page, "c"), code_blocks(page, "sh")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "linex.c").write_text(source, encoding="utf-8")
+    command = re.sub(r"\$\(python .*?\)(?= )", fastloss.get_include(), command)
+    subprocess.run(command, shell=True, check=True)
+    names = {}
+    for block in code_blocks(page):
+        if not block.startswith(">>>"):
+            exec(block, names)
+    r = np.linspace(-3, 3, 50)
+    for loss in (names["compiled"], names["from_c"]):
+        value, slope = loss.loss_gradient(np.zeros(50), r, reduction="none")
+        np.testing.assert_allclose(value, np.exp(r / 2) - r / 2 - 1, atol=1e-15)
+        np.testing.assert_allclose(slope, (np.exp(r / 2) - 1) / 2, atol=1e-15)
 
 
 @pytest.mark.filterwarnings("error")

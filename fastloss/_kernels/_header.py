@@ -2,8 +2,8 @@
 
 The functions are inline and pure, in few forms: declarations, assignments, conditional expressions, a branch on the
 dtype.  A cast ``<type>x`` binds like the left side of Python's ``**``, so with casts written ``type ** x`` their
-statements are Python's, and :mod:`ast` reads them.  Each function is written twice, for double and, with an f at the end
-of its name, for float.
+statements are Python's, and :mod:`ast` reads them.  Each function is written twice, for double and, with an f at the
+end of its name, for float.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import re
 from pathlib import Path
 
 HEAD = """\
-/* Elementary functions of fastloss for C: exp, expm1, log, log1p, log_cosh, sigmoid ... for double, and with an f at the
-   end for float.  Rendered from fastloss/_kernels/_math.pxd; do not edit.
+/* Elementary functions of fastloss for C: exp, expm1, log, log1p, log_cosh, sigmoid ... for double, and with an f at
+   the end for float.  Rendered from fastloss/_kernels/_math.pxd; do not edit.
 
    Loops over them become vector code:
 
-       cc -O3 -march=native -fno-math-errno -fno-trapping-math -ffp-contract=off -fPIC -shared -I <fastloss.get_include()>
+       cc -O3 -march=native -fno-math-errno -fno-trapping-math -ffp-contract=off -fPIC -shared \\
+           -I$(python -c "import fastloss; print(fastloss.get_include())") losses.c -o losses.so
 
    Without -ffp-contract=off values may differ in the last place from those of fastloss's own losses. */
 #ifndef FASTLOSS_MATH_H

@@ -212,8 +212,8 @@ cdef Py_ssize_t call_envelope(const real *y, const real *raw, real *loss, real *
     """min over p of loss(p) + (raw - p)^2 / (2 step), for a convex piecewise linear loss; params[0] is the step.
 
     The slope s solves s = loss'(raw - step*s).  Its size is between 0 and that of loss'(raw), and a trial t with
-    v = |loss'(raw - step*t)| leaves it between t and v.  On a straight piece v is the solution; on a kink the bracket is
-    halved until nothing is left of it.
+    v = |loss'(raw - step*t)| leaves it between t and v.  On a straight piece v is the solution; on a kink the bracket
+    is halved until nothing is left of it.
     """
     cdef Callback *callback = <Callback *>data
     cdef double *room = <double *>room_for(callback, 11 * n, sizeof(double))

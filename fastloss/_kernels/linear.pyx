@@ -896,7 +896,8 @@ cdef class Linear:
                           <double *>cnp.PyArray_DATA(panels) + p * plan.d * plan.width, plan.width, many, plan.d)
         return panels, intercept
 
-    cdef tuple collected(self, Kernel kernel, const Plan *plan, cnp.ndarray g, const ChunkResult *results, Py_ssize_t chunks):
+    cdef tuple collected(self, Kernel kernel, const Plan *plan, cnp.ndarray g, const ChunkResult *results,
+                         Py_ssize_t chunks):
         """The chunks' sums added in order; raises what a chunk refused."""
         cdef double value = 0
         cdef int signs = 0

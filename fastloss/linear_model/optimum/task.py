@@ -170,7 +170,9 @@ class Scale:
 
 def undefined(loss: Loss, where: str) -> ValueError:
     """The error of an own loss that gives NaN."""
-    return ValueError(f"loss={loss!r} gave NaN {where}: there is nothing to minimise (fastloss.check_loss looks for it)")
+    return ValueError(
+        f"loss={loss!r} gave NaN {where}: there is nothing to minimise (fastloss.check_loss looks for it)"
+    )
 
 
 def always(value: Any) -> Callable[..., Any]:
