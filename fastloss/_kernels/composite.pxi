@@ -244,9 +244,9 @@ cdef inline scores_f64 scores64(const Term *term, int form) noexcept nogil:
     return term.scores.lanes_f64 if form == FORM_LANES else term.scores.lanes_product_f64
 
 
-cdef Py_ssize_t add_scores(const Term *term, int form, bint first, const real *y, const Py_ssize_t *label, const real *raw,
-                     const real *direction, real *loss, real *grad, real *hess, Py_ssize_t n, Py_ssize_t K,
-                     real *memory) noexcept nogil:
+cdef Py_ssize_t add_scores(const Term *term, int form, bint first, const real *y, const Py_ssize_t *label,
+                           const real *raw, const real *direction, real *loss, real *grad, real *hess, Py_ssize_t n,
+                           Py_ssize_t K, real *memory) noexcept nogil:
     """Add a term; memory holds three tiles and n losses.  Returns n, or the first sample that is refused."""
     cdef Py_ssize_t elements = n * K, accepted
     cdef real *slopes = memory

@@ -185,8 +185,8 @@ class Loss:
     name : str
         The string :func:`fastloss.get_loss` takes.
     kind : {"regression", "binary", "multiclass", "multitask", "batch"}
-        What `y_true` is; "multiclass" losses have K scores per sample, "multitask" ones a loss for every column, "batch"
-        losses one value for all samples.
+        What `y_true` is; "multiclass" losses have K scores per sample, "multitask" ones a loss for every column,
+        "batch" losses one value for all samples.
     target : str
         The values of `y_true` the loss is defined for, in words.
     link : {"identity", "log", "logit", "sign", "softmax", "argmax"}
