@@ -20,13 +20,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastloss._kernels import dispatch
 from fastloss.constants import best_constant
-from fastloss.losses import Loss
+from fastloss.losses import BatchLoss, Loss
 from fastloss.losses._base import sigmoid
 
 BoostingHessian = Literal["auto", "exact", "fisher", "upper_bound"]
 Derivatives = tuple[NDArray, NDArray]
 FLOOR = 1e-16  # of a hessian, times the weight: leaf values divide by sums of them. XGBoost's, for its log losses
 LEAST_SHARE = 1e-15  # of a class: LightGBM's
+# Losses over a batch that are not convex, whose exact hessian is one of pairs of log losses; LightGBM's.
+NEVER_NEGATIVE = ("lambdarank",)
 
 
 # ------------------------------------------------------------------------------------------------- host conventions
@@ -560,16 +562,19 @@ def _whole(
     group: NDArray | None,
     n_threads: int | None,
 ) -> Derivatives:
-    """Derivatives of a loss over a whole batch: those of its mean, times the sum of weights."""
-    groups = _group(loss.gradient_hessian, group)
+    """Derivatives of a loss over a whole batch: of the sum of its groups, as the hosts have it; of a loss without groups
+    those of its mean, times the sum of weights."""
+    options = _group(loss.gradient_hessian, group)
+    ranks = isinstance(loss, BatchLoss) and loss.grouped
+    if ranks:
+        options["reduction"] = "sum"
 
     def derivatives(policy: Any) -> Derivatives:
-        return loss.gradient_hessian(y, raw, weight, hessian=policy, n_threads=n_threads, **groups)
+        return loss.gradient_hessian(y, raw, weight, hessian=policy, n_threads=n_threads, **options)
 
     if hessian == "auto":
-        first, second = (
-            ("exact", "upper_bound") if loss.convex and not loss.piecewise_linear else ("upper_bound", "exact")
-        )
+        curved = (loss.convex or (ranks and loss.name in NEVER_NEGATIVE)) and not loss.piecewise_linear
+        first, second = ("exact", "upper_bound") if curved else ("upper_bound", "exact")
         try:
             gradient, found = derivatives(first)
         except ValueError:  # it has no such hessian; what is wrong otherwise comes again
@@ -577,6 +582,8 @@ def _whole(
         found = abs(found)
     else:
         gradient, found = derivatives(hessian)
+    if ranks:
+        return gradient, found
     total = raw.dtype.type(len(y) if weight is None else weight.sum(dtype=np.float64))
     return gradient * total, found * total
 
