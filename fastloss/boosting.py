@@ -12,7 +12,6 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from inspect import signature
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -20,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastloss._kernels import dispatch
 from fastloss.constants import best_constant
-from fastloss.losses import BatchLoss, Loss
+from fastloss.losses import Loss
 from fastloss.losses._base import sigmoid
 
 BoostingHessian = Literal["auto", "exact", "fisher", "upper_bound"]
@@ -424,7 +423,7 @@ class BoostingObjective:
         """The mean loss."""
         y = np.asarray(y_true)
         raw = self._scores(y, dispatch.as_floating(raw_prediction, "raw_prediction"))
-        groups = _group(self.loss.loss, _optional(group))
+        groups = _group(self.loss, _optional(group))
         return float(self.loss.loss(y, raw, _optional(weight), n_threads=self.n_threads, **groups))
 
 
@@ -548,9 +547,14 @@ def _arguments(first: Any, second: Any, weight: ArrayLike | None, group: ArrayLi
     return y, first, weights, groups
 
 
-def _group(method: Callable[..., Any], group: NDArray | None) -> dict[str, Any]:
-    """The keyword argument, for those methods that take it."""
-    return {"group": group} if group is not None and "group" in signature(method).parameters else {}
+def _ranks(loss: Loss) -> bool:
+    """Whether groups mean anything to the loss."""
+    return getattr(loss, "grouped", False)
+
+
+def _group(loss: Loss, group: NDArray | None) -> dict[str, Any]:
+    """The keyword argument, for those losses that take it."""
+    return {"group": group} if group is not None and _ranks(loss) else {}
 
 
 def _whole(
@@ -564,16 +568,15 @@ def _whole(
 ) -> Derivatives:
     """Derivatives of a loss over a whole batch: of the sum of its groups, as the hosts have it; of a loss without groups
     those of its mean, times the sum of weights."""
-    options = _group(loss.gradient_hessian, group)
-    ranks = isinstance(loss, BatchLoss) and loss.grouped
-    if ranks:
+    options = _group(loss, group)
+    if _ranks(loss):
         options["reduction"] = "sum"
 
     def derivatives(policy: Any) -> Derivatives:
         return loss.gradient_hessian(y, raw, weight, hessian=policy, n_threads=n_threads, **options)
 
     if hessian == "auto":
-        curved = (loss.convex or (ranks and loss.name in NEVER_NEGATIVE)) and not loss.piecewise_linear
+        curved = (loss.convex or loss.name in NEVER_NEGATIVE) and not loss.piecewise_linear
         first, second = ("exact", "upper_bound") if curved else ("upper_bound", "exact")
         try:
             gradient, found = derivatives(first)
@@ -582,7 +585,7 @@ def _whole(
         found = abs(found)
     else:
         gradient, found = derivatives(hessian)
-    if ranks:
+    if _ranks(loss):
         return gradient, found
     total = raw.dtype.type(len(y) if weight is None else weight.sum(dtype=np.float64))
     return gradient * total, found * total
