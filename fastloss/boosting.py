@@ -566,8 +566,10 @@ def _whole(
     group: NDArray | None,
     n_threads: int | None,
 ) -> Derivatives:
-    """Derivatives of a loss over a whole batch: of the sum of its groups, as the hosts have it; of a loss without groups
-    those of its mean, times the sum of weights."""
+    """Derivatives of a loss over a whole batch.
+
+    Ranking losses are summed over the groups, as the hosts do it; of others it is the mean, times the sum of weights.
+    """
     options = _group(loss, group)
     if _ranks(loss):
         options["reduction"] = "sum"

@@ -297,9 +297,10 @@ def _common_kind(terms: Sequence[Term]) -> str:
     first = terms[0].loss
     for term in terms:
         if term.loss.kind not in ("regression", "binary", "multiclass") or isinstance(term.loss, Masked):
-            batch = ", one value for all samples: add the values and gradients themselves" * (term.loss.kind == "batch")
+            batch = ", one value for all samples: add the values and gradients themselves"
             raise ValueError(
-                f"{term.loss!r} cannot be a term of a sum or have a temperature: it is of kind {term.loss.kind!r}{batch}"
+                f"{term.loss!r} cannot be a term of a sum or have a temperature: it is of kind {term.loss.kind!r}"
+                + batch * (term.loss.kind == "batch")
             )
         if term.loss.kind != first.kind:
             raise ValueError(

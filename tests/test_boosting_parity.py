@@ -103,7 +103,7 @@ def test_lightgbms_own_model(lgb, table, weighted, objective, params, name, ours
 
 @pytest.mark.parametrize("settings", [{}, {"truncation": 3, "sigmoid": 2.0, "normalize": False}], ids=names)
 def test_lightgbms_own_ranking(lgb, table, settings):
-    """Tree by tree, each from the host's scores: its table of sigmoids is right to 1e-5 only, so splits differ in time."""
+    """Tree by tree, each from the host's scores: its table of sigmoids is right to 1e-5 only, and splits drift."""
     X, targets, _ = table
     grade, sizes = np.clip(np.round(targets["real"] + 1), 0, 4), [7, 13, 30, 1, 49] * 6
     loss = get_loss("lambdarank", **settings)
