@@ -2,6 +2,8 @@
 
 import pickle
 import re
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +141,35 @@ def test_same_bits_for_any_number_of_threads(batch_case, dtype, n):
     first = everything(loss, y, raw, weight, n_threads=1, **keywords)
     for n_threads in (2, 3, 4, None):
         assert same(first, everything(loss, y, raw, weight, n_threads=n_threads, **keywords))
+
+
+LONG = [("pairwise_logistic", {}), ("approx_ndcg", {}), ("lambdarank", {"truncation": 10**6})]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timer")
+@pytest.mark.parametrize("case", [*LONG, ("pairwise_auc", {"surrogate": "logistic"})], ids=label)
+def test_a_long_call_can_be_interrupted(case):
+    """A group of 10^10 pairs."""
+
+    class EnoughError(Exception):
+        pass
+
+    def stop(*_):
+        raise EnoughError
+
+    name, params = case
+    rng = np.random.default_rng(0)
+    y, raw = rng.integers(0, 2, 200_000), rng.normal(size=200_000)
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        start = time.perf_counter()
+        with pytest.raises(EnoughError):
+            fastloss.loss(name, y, raw, **params)
+        assert time.perf_counter() - start < 3
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_any_layout(batch_case, dtype):

@@ -127,6 +127,21 @@ def test_auc_by_sorting_is_the_sum_over_all_pairs(scores, surrogate, weighted, d
     assert abs(mine[1].sum(dtype=float)) <= rounding * np.abs(mine[1]).sum(dtype=float)
 
 
+def test_auc_of_a_million_rows():
+    """Scores of few values: the exact sums are those over pairs of values, in integers."""
+    rng = np.random.default_rng(0)
+    y, step = rng.random(1_000_000) < 0.3, rng.integers(-200, 200, 1_000_000)
+    values = np.arange(-200, 200)
+    up, down = (np.bincount(step[side] + 200, minlength=400).astype(object) for side in (y, ~y))
+    slack = np.maximum(64 - (values[:, None] - values[None, :]), 0).astype(object)  # in units of 1/64
+    total = int(up @ (slack**2 @ down))
+    value, gradient = fastloss.loss_gradient("pairwise_auc", y, step / 64, reduction="sum")
+    assert value == pytest.approx(total / 64**2, rel=1e-12)
+    slopes = -2 * (slack @ down).astype(float) / 64
+    np.testing.assert_allclose(gradient[y], slopes[step[y] + 200], rtol=1e-12)
+    assert abs(gradient.sum()) < 1e-12 * np.abs(gradient).sum()
+
+
 @pytest.mark.parametrize("offset", [0.0, 0.1, 0.7, 1e3 / 3, -1e7 / 7])
 def test_margin_of_exactly_one_has_no_gradient(offset):
     """Decided exactly: for each pair the difference of the two floats is compared with 1, not a rounded sum."""
@@ -227,6 +242,45 @@ def test_long_groups_are_cut_into_blocks():
     slope = np.where(counts, -change / (1 + np.exp(d)), 0)
     gradient = fastloss.gradient("lambdarank", y, raw, normalize=False)
     np.testing.assert_allclose(gradient, slope.sum(axis=1) - slope.sum(axis=0), rtol=1e-10, atol=1e-12)
+
+
+def row_by_row(y, raw, change_of):
+    """Value, and gradient, of pairs (grade i > grade j) with weights change_of(i), by rows of the matrix of pairs."""
+    value, gradient = 0.0, np.zeros(len(y))
+    for i in range(len(y)):
+        lower = np.flatnonzero(y < y[i])
+        d, weight = raw[i] - raw[lower], change_of(i)[lower]
+        slope = -weight / (1 + np.exp(d))
+        value += np.sum(weight * np.logaddexp(0, -d))
+        gradient[i] += slope.sum()
+        gradient[lower] -= slope
+    return value, gradient
+
+
+def test_long_groups_are_walked_in_stretches():
+    """A group of more pairs than are computed between two looks at pending signals, beside short ones."""
+    rng = np.random.default_rng(0)
+    n = 6000
+    y, raw = rng.integers(0, 3, n), rng.normal(size=n)
+    value, gradient = row_by_row(y, raw, lambda i: np.ones(n))
+    mine = fastloss.loss_gradient("pairwise_logistic", np.append(y, [1, 0]), np.append(raw, [0, 0]), group=[n, 2])
+    assert mine[0] == pytest.approx((value + np.log(2)) / 2, rel=1e-12)
+    np.testing.assert_allclose(2 * mine[1], np.append(gradient, [-0.5, 0.5]), rtol=1e-10, atol=1e-10)
+
+    gains, rank = 2.0**y - 1, np.argsort(np.argsort(-raw))
+    discount, best = 1 / np.log2(2 + rank), np.sum(np.sort(gains)[::-1] / np.log2(np.arange(2, n + 2)))
+    exact = row_by_row(y, raw, lambda i: abs((gains[i] - gains) * (discount[i] - discount)) / best)
+    mine = fastloss.loss_gradient("lambdarank", y, raw, normalize=False, truncation=n)
+    assert mine[0] == pytest.approx(exact[0], rel=1e-12)
+    np.testing.assert_allclose(mine[1], exact[1], rtol=1e-9, atol=1e-13)
+
+    sharp = 4 * raw  # temperature 1/4
+    ranks = np.array([0.5 + np.sum(1 / (1 + np.exp(s - sharp))) for s in sharp])
+    slope = gains / best / np.log2(1 + ranks) ** 2 / ((1 + ranks) * np.log(2))
+    value, gradient = fastloss.loss_gradient("approx_ndcg", y, raw, temperature=0.25)
+    assert value == pytest.approx(1 - np.sum(gains / np.log2(1 + ranks)) / best, rel=1e-12)
+    exact = [np.sum((slope - slope[i]) / (2 + 2 * np.cosh(sharp - sharp[i]))) * 4 for i in range(0, n, 50)]
+    np.testing.assert_allclose(gradient[::50], exact, rtol=1e-9, atol=1e-13)
 
 
 @pytest.mark.parametrize("normalize", [True, False])

@@ -402,7 +402,7 @@ cdef struct Group:
     Py_ssize_t n
     double *grad
     double *hess                    # not read where no hessian is wanted
-    double *spare                   # three numbers per row
+    double *spare                   # three numbers per row, kept from call to call
 
 
 # What the losses' parameters are to their functions.
@@ -415,7 +415,10 @@ cdef struct Settings:
     const double *discount          # 1 / log2(2 + rank)
 
 
-ctypedef double (*group_loss)(const Settings *settings, const Group *group, const double *ideal) noexcept nogil
+# A group's loss is the sum of what calls for its rows first ... last - 1 return, in order and `passes` times over: long
+# groups are walked in stretches, so that Ctrl-C is noticed between them.
+ctypedef double (*group_loss)(const Settings *settings, const Group *group, const double *ideal, int turn,
+                              Py_ssize_t first, Py_ssize_t last) noexcept nogil
 
 
 cdef void add_pairs(const Settings *settings, const Group *group, Py_ssize_t i, Py_ssize_t j, Py_ssize_t m,
@@ -436,13 +439,14 @@ cdef void add_pairs(const Settings *settings, const Group *group, Py_ssize_t i, 
         group.hess[i] += bending
 
 
-cdef double pairwise_logistic(const Settings *settings, const Group *group, const double *ideal) noexcept nogil:
+cdef double pairwise_logistic(const Settings *settings, const Group *group, const double *ideal, int turn,
+                              Py_ssize_t first, Py_ssize_t last) noexcept nogil:
     """Rows by grade, from high to low: a row's pairs are with the rows after the last of its own grade."""
     cdef Tile tile
-    cdef Py_ssize_t i, j, k, m, lower = 0
+    cdef Py_ssize_t i, j, k, m, lower = first
     cdef double total = 0, loss
     prepare(&tile)
-    for i in range(group.n):
+    for i in range(first, last):
         while lower < group.n and group.grade[lower] >= group.grade[i]:
             lower += 1
         j = lower
@@ -461,49 +465,59 @@ cdef double pairwise_logistic(const Settings *settings, const Group *group, cons
     return total
 
 
-cdef double lambdarank(const Settings *settings, const Group *group, const double *ideal) noexcept nogil:
+cdef double lambdarank(const Settings *settings, const Group *group, const double *ideal, int turn,
+                       Py_ssize_t first, Py_ssize_t last) noexcept nogil:
     """Rows by score, from high to low; `grade` and `ideal` are gains, the latter from high to low."""
     cdef Tile tile
     cdef double sign[BLOCK]
-    cdef double total = 0, best = 0, lambdas = 0, c, apart
+    cdef double *best = group.spare             # the ideal DCG
+    cdef double *lambdas = group.spare + 1      # twice the pairs' gradients
+    cdef double *total = group.spare + 2
+    cdef double c, apart
     cdef Py_ssize_t i, j, k, m, n = group.n
-    cdef bint by_distance = settings.flag and n > 0 and group.score[0] != group.score[n - 1]
+    cdef bint by_distance = settings.flag and group.score[0] != group.score[n - 1]
     prepare(&tile)
-    for i in range(min(n, settings.truncation)):
-        best += ideal[i] * settings.discount[i]
-    if not best > 0:
+    if first == 0:
+        best[0] = lambdas[0] = total[0] = 0
+        for i in range(min(n, settings.truncation)):
+            best[0] += ideal[i] * settings.discount[i]
+    if not best[0] > 0:
         return 0
-    for i in range(min(n, settings.truncation)):
+    for i in range(first, min(last, settings.truncation)):
         j = i + 1
         while j < n:
             m = min(<Py_ssize_t>BLOCK, n - j)
             for k in range(m):
                 apart = group.score[i] - group.score[j + k]
-                c = fabs(group.grade[i] - group.grade[j + k]) * (settings.discount[i] - settings.discount[j + k]) / best
+                c = fabs(group.grade[i] - group.grade[j + k]) / best[0]
+                c = c * (settings.discount[i] - settings.discount[j + k])
                 sign[k] = -1 if group.grade[i] < group.grade[j + k] else 1
                 tile.d[k] = settings.scale * sign[k] * apart
                 tile.c[k] = c / (0.01 + fabs(apart)) if by_distance else c
             compute(&settings.f, &tile, m)
             for k in range(m):
-                lambdas -= 2 * settings.scale * tile.c[k] * tile.grad[k]
+                lambdas[0] -= 2 * settings.scale * tile.c[k] * tile.grad[k]
                 tile.c[k] *= group.weight[i] * group.weight[j + k]
-                total += tile.c[k] * tile.loss[k]
+                total[0] += tile.c[k] * tile.loss[k]
             add_pairs(settings, group, i, j, m, &tile, sign)
             j += m
-    if settings.flag and lambdas > 0:
-        c = log2(1 + lambdas) / lambdas
-        total *= c
-        for i in range(n):
-            group.grad[i] *= c
-            if settings.bend:
-                group.hess[i] *= c
-    return total
+    if last < n:
+        return 0
+    c = log2(1 + lambdas[0]) / lambdas[0] if settings.flag and lambdas[0] > 0 else 1
+    for i in range(n):
+        group.grad[i] *= c
+        if settings.bend:
+            group.hess[i] *= c
+    return total[0] * c
 
 
-cdef double listnet(const Settings *settings, const Group *group, const double *ideal) noexcept nogil:
-    """`grade` holds the targets' masses before they are normalised."""
-    cdef double top = group.score[0] if group.n else 0, mass = 0, partition = 0, mean = 0, p
+cdef double listnet(const Settings *settings, const Group *group, const double *ideal, int turn, Py_ssize_t first,
+                    Py_ssize_t last) noexcept nogil:
+    """`grade` holds the targets' masses before they are normalised.  All in the first call."""
+    cdef double top = group.score[0], mass = 0, partition = 0, mean = 0, p
     cdef Py_ssize_t i
+    if first > 0:
+        return 0
     for i in range(group.n):
         top = group.score[i] if group.score[i] > top else top
         mass += group.weight[i] * group.grade[i]
@@ -521,45 +535,58 @@ cdef double listnet(const Settings *settings, const Group *group, const double *
     return log(partition) - mean
 
 
-cdef double approx_ndcg(const Settings *settings, const Group *group, const double *ideal) noexcept nogil:
-    """Rows by weighted gain (`grade`), from high to low.  spare: smooth ranks, dL/d rank, d2L/d rank2."""
+cdef double approx_ndcg(const Settings *settings, const Group *group, const double *ideal, int turn,
+                        Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    """Rows by weighted gain (`grade`), from high to low.  spare: smooth ranks, dL/d rank, d2L/d rank2.
+
+    Two turns: ranks, then derivatives.
+    """
     cdef Tile tile
     cdef double *rank = group.spare
     cdef double *slope = group.spare + group.n
     cdef double *bend = group.spare + 2 * group.n
-    cdef double best = 0, value = 0, a, b, ln2 = log(2.0)
+    cdef double value = 0
     cdef Py_ssize_t i, j, k, m, n = group.n
-    prepare(&tile)
-    for i in range(n):
-        best += group.grade[i] * settings.discount[i]
-        rank[i] = 1
-    if not best > 0:
+    if not group.grade[0] > 0:
         return 0
-    for i in range(n):
+    prepare(&tile)
+    if first == 0 and turn == 0:
+        for i in range(n):
+            rank[i] = 1
+    elif first == 0:
+        value = by_ranks(settings, group, rank, slope, bend)
+    for i in range(first, last):
         j = i + 1
         while j < n:
             m = differences(settings, group, i, j, &tile)
-            for k in range(m):
-                rank[i] -= tile.grad[k]
-                rank[j + k] += 1 + tile.grad[k]
+            if turn == 1:
+                move_ranks(settings, group, i, j, m, &tile, slope, bend, rank)
+            else:
+                for k in range(m):
+                    rank[i] -= tile.grad[k]
+                    rank[j + k] += 1 + tile.grad[k]
             j += m
-    # D(r) = 1/log2(1 + r):  D' = -D^2 / ((1 + r) ln 2),  D'' = -D' (1 + 2 D/ln 2) / (1 + r)
-    for i in range(n):
-        a = 1 / log2(1 + rank[i])
-        b = 1 / (1 + rank[i])
-        value += group.grade[i] / best * a
-        slope[i] = group.grade[i] / best * a * a * b / ln2
-        bend[i] = -slope[i] * b * (1 + 2 * a / ln2)
-        rank[i] = 0         # from here on the sum of the row's p (1 - p)
-    for i in range(n):
-        j = i + 1
-        while j < n:
-            m = differences(settings, group, i, j, &tile)
-            move_ranks(settings, group, i, j, m, &tile, slope, bend, rank)
-            j += m
-    if settings.bend == AS_IT_IS:
+    if last == n and turn == 1 and settings.bend == AS_IT_IS:
         for i in range(n):
             group.hess[i] += settings.scale * settings.scale * bend[i] * rank[i] * rank[i]
+    return value
+
+
+cdef double by_ranks(const Settings *settings, const Group *group, double *rank, double *slope,
+                     double *bend) noexcept nogil:
+    """The loss and its derivatives by the ranks, which then make room for the sums of each row's p (1 - p)."""
+    cdef double best = 0, value = 0, d, b, ln2 = log(2.0)
+    cdef Py_ssize_t i
+    for i in range(group.n):
+        best += group.grade[i] * settings.discount[i]
+    # D(r) = 1/log2(1 + r):  D' = -D^2 / ((1 + r) ln 2),  D'' = -D' (1 + 2 D/ln 2) / (1 + r)
+    for i in range(group.n):
+        d = 1 / log2(1 + rank[i])
+        b = 1 / (1 + rank[i])
+        value += group.grade[i] / best * d
+        slope[i] = group.grade[i] / best * d * d * b / ln2
+        bend[i] = -slope[i] * b * (1 + 2 * d / ln2)
+        rank[i] = 0
     return 1 - value
 
 
@@ -625,7 +652,7 @@ def grouped(str name, Kernel kernel not None, const double[::1] score, const dou
     cdef group_loss function
     cdef Settings settings
     cdef Py_ssize_t n = score.shape[0], groups = starts.shape[0] - 1, g, first = 0, last, work, longest = 0
-    cdef int threads = resolve_threads(n_threads, groups if n > BLOCK else 1)
+    cdef int threads = resolve_threads(n_threads, groups if n > BLOCK else 1), turns = 1
     if name == "pairwise_logistic":
         function = pairwise_logistic
     elif name == "lambdarank":
@@ -633,7 +660,7 @@ def grouped(str name, Kernel kernel not None, const double[::1] score, const dou
     elif name == "listnet":
         function = listnet
     else:
-        function = approx_ndcg
+        function, turns = approx_ndcg, 2
     values, gradient, hessian = np.zeros(groups), np.zeros(n), np.zeros(n if bend else 0)
     if n == 0:
         return values, gradient, hessian
@@ -641,34 +668,64 @@ def grouped(str name, Kernel kernel not None, const double[::1] score, const dou
         longest = max(longest, starts[g + 1] - starts[g])
     cdef double[::1] value = values, grad = gradient, hess = hessian, spare = np.empty(3 * n)
     cdef const double[::1] discount = 1 / np.log2(np.arange(2.0, 2.0 + longest))
+    cdef Group rows
+    rows.score, rows.grade, rows.weight, rows.n = &score[0], &grade[0], &weight[0], n
+    rows.grad, rows.hess, rows.spare = &grad[0], &hess[0] if bend else NULL, &spare[0]
     settings.f, settings.bend, settings.scale = _log_loss(kernel), bend, scale
     settings.truncation, settings.flag, settings.discount = truncation, flag, &discount[0]
     while first < groups:
         last, work = first, 0
-        while last < groups and work < SLAB_PAIRS:
+        while last < groups and work + (starts[last + 1] - starts[last]) ** 2 <= SLAB_PAIRS:
             work += (starts[last + 1] - starts[last]) ** 2
             last += 1
-        with nogil:
-            for g in prange(first, last, num_threads=threads, schedule="dynamic"):
-                value[g] = one_group(function, &settings, g, &starts[0], &score[0], &grade[0], &weight[0], &ideal[0],
-                                     &grad[0], &hess[0] if bend else NULL, &spare[0])
+        if last == first:
+            value[first] = long_group(function, &settings, &rows, &ideal[0], starts[first], starts[first + 1], turns)
+            last += 1
+        else:
+            with nogil:
+                for g in prange(first, last, num_threads=threads, schedule="dynamic"):
+                    value[g] = one_group(function, &settings, &rows, &ideal[0], starts[g], starts[g + 1], turns)
         first = last
         PyErr_CheckSignals()
     return values, gradient, hessian
 
 
-cdef double one_group(group_loss function, const Settings *settings, Py_ssize_t g, const Py_ssize_t *starts,
-                      const double *score, const double *grade, const double *weight, const double *ideal,
-                      double *grad, double *hess, double *spare) noexcept nogil:
+cdef Group part_of(const Group *rows, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """The group of rows start ... stop - 1."""
     cdef Group group
-    cdef Py_ssize_t at = starts[g]
-    group.n = starts[g + 1] - at
-    if group.n == 0:
-        return 0
-    group.score, group.grade, group.weight = score + at, grade + at, weight + at
-    group.grad, group.spare = grad + at, spare + 3 * at
-    group.hess = NULL if hess == NULL else hess + at
-    return function(settings, &group, ideal + at)
+    group.n = stop - start
+    group.score, group.grade, group.weight = rows.score + start, rows.grade + start, rows.weight + start
+    group.grad, group.spare = rows.grad + start, rows.spare + 3 * start
+    group.hess = NULL if rows.hess == NULL else rows.hess + start
+    return group
+
+
+cdef double one_group(group_loss function, const Settings *settings, const Group *rows, const double *ideal,
+                      Py_ssize_t start, Py_ssize_t stop, int turns) noexcept nogil:
+    cdef Group group = part_of(rows, start, stop)
+    cdef double total = 0
+    cdef int turn
+    for turn in range(turns if group.n else 0):
+        total += function(settings, &group, ideal + start, turn, 0, group.n)
+    return total
+
+
+cdef double long_group(group_loss function, const Settings *settings, const Group *rows, const double *ideal,
+                       Py_ssize_t start, Py_ssize_t stop, int turns) except? -1:
+    """`one_group`, some rows at a time (between them: Ctrl-C)."""
+    cdef Group group = part_of(rows, start, stop)
+    cdef Py_ssize_t first, last, step = max(<Py_ssize_t>1, <Py_ssize_t>SLAB_PAIRS // group.n)
+    cdef double total = 0
+    cdef int turn
+    for turn in range(turns):
+        first = 0
+        while first < group.n:
+            last = min(first + step, group.n)
+            with nogil:
+                total += function(settings, &group, ideal + start, turn, first, last)
+            first = last
+            PyErr_CheckSignals()
+    return total
 
 
 # ----------------------------------------------------------------------------------------- ratios of sums
