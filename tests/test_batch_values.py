@@ -150,9 +150,10 @@ def test_margin_of_exactly_one_has_no_gradient(offset):
     above = np.concatenate([below + 1, np.nextafter(below + 1, -np.inf), np.nextafter(below + 1, np.inf)])
     y, raw = np.repeat([0, 1], [len(below), len(above)]), np.concatenate([below, above])
     # 64 bits hold every one of these differences that is near 1
-    exact = (above.astype(np.longdouble)[:, None] - below[None, :] < 1).sum(axis=1)
+    counts = above.astype(np.longdouble)[:, None] - below[None, :] < 1
     gradient = fastloss.gradient("pairwise_auc", y, raw, surrogate="hinge", reduction="sum")
-    assert gradient[len(below) :].tolist() == (-exact.astype(float)).tolist()
+    assert gradient[: len(below)].tolist() == counts.sum(axis=0).tolist()
+    assert gradient[len(below) :].tolist() == (-counts.sum(axis=1)).tolist()
 
 
 @pytest.mark.parametrize("shares", [(3, 5000), (5000, 3), (700, 900), (1, 1)])
@@ -308,6 +309,14 @@ def test_lambdarank_is_lightgbms(normalize):
     np.testing.assert_allclose(trees["ours"], trees["theirs"], atol=2e-4 * np.ptp(trees["theirs"]))
 
 
+def test_zeros_of_both_signs_are_equal_scores():
+    """Ranked in the order of rows."""
+    y = [0, 1, 0, 2]
+    expected = fastloss.gradient("lambdarank", y, [0.0, 0.0, 0.0, 1.0])
+    for raw in ([-0.0, 0.0, -0.0, 1.0], [0.0, -0.0, 0.0, 1.0]):
+        assert fastloss.gradient("lambdarank", y, raw).tolist() == expected.tolist()
+
+
 def test_truncation_may_be_any_number():
     y, raw = [0, 2, 1], [0.3, 0.2, 0.1]
     assert fastloss.loss("lambdarank", y, raw, truncation=10**30) == fastloss.loss("lambdarank", y, raw, truncation=3)
@@ -382,6 +391,16 @@ def test_fbeta_is_scikit_learns_where_predictions_are_sure():
     assert fastloss.loss("jaccard", y, raw, weight) == pytest.approx(expected)
     # The Lovász hinge at errors of 0 and 2: twice the Jaccard loss of the mistakes.
     assert fastloss.loss("lovasz_hinge", y, np.where(guess, 1.0, -1.0), weight) == pytest.approx(2 * expected)
+
+
+def test_lovasz_at_kinks():
+    """The hinge at margin 1 has slope 0; of rows with equal errors the first counts first."""
+    gradient = fastloss.gradient("lovasz_hinge", [1, 0, 1, 0], [1.0, -1.0, 0.0, -3.0])
+    assert gradient.tolist() == [0, 0, -0.5, 0]
+    for y in ([1, 0], [0, 1]):  # a mistake on the only positive leaves nothing, one on the negative half
+        signs = np.where(y, -1, 1)
+        first = 1.0 if y[0] else 0.5
+        assert fastloss.gradient("lovasz_hinge", y, [0.0, 0.0]).tolist() == (signs * [first, 1 - first]).tolist()
 
 
 # hessians for boosting ------------------------------------------------------------------------------------------
