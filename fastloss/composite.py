@@ -193,6 +193,9 @@ class WeightedSum(Loss):
     def _hessian_policy(self, hessian: str) -> float | str:
         if hessian == "fisher" and self.kind == "multiclass":  # only losses whose exact hessian it is
             return {term.loss._hessian_policy(hessian) for term in self.terms}.pop()
+        if hessian == "exact":
+            for term in self._active:  # raises for an own loss that gives none
+                term.loss._hessian_policy(hessian)
         return super()._hessian_policy(hessian)
 
     @property
