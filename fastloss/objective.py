@@ -280,7 +280,7 @@ class LinearObjective:
         if self.loss.kind != "multiclass" or y.ndim == 2:
             if n_classes is not None and self.loss.kind != "multiclass":
                 raise ValueError(f"n_classes = {n_classes!r} is for multiclass losses, {self.loss.name} is none")
-            outputs = self.loss._kernel.outputs
+            outputs = 0 if self.loss.kind == "batch" else self.loss._kernel.outputs
             if outputs and y.shape[1:] != (outputs,):
                 raise ValueError(f"y has shape {y.shape}: {self.loss.name} needs ({y.shape[0]}, {outputs})")
             if n_classes is not None and n_classes != y.shape[1]:
