@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from fastloss import _callbacks
 from fastloss._kernels import dispatch
-from fastloss.losses import KINDS
 from fastloss.losses._base import Loss
 from fastloss.losses.multiclass import _likeliest
 
@@ -142,8 +141,8 @@ class CustomLoss(Loss):
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a string or None, got {name!r}")
         name = name or getattr(function, "__name__", None) or "custom loss"
-        if kind not in KINDS:
-            raise ValueError(f"{name}: kind must be one of {', '.join(map(repr, KINDS))}, got {kind!r}")
+        if kind not in _LINKS:
+            raise ValueError(f"{name}: kind must be one of {', '.join(map(repr, _LINKS))}, got {kind!r}")
         flags = {"hessian": hessian, "convex": convex, "piecewise_linear": piecewise_linear}
         for option, value in {**flags, "soft_targets": soft_targets}.items():
             if not isinstance(value, bool | np.bool_):
