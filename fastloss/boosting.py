@@ -12,7 +12,6 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from inspect import signature
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -27,6 +26,8 @@ BoostingHessian = Literal["auto", "exact", "fisher", "upper_bound"]
 Derivatives = tuple[NDArray, NDArray]
 FLOOR = 1e-16  # of a hessian, times the weight: leaf values divide by sums of them. XGBoost's, for its log losses
 LEAST_SHARE = 1e-15  # of a class: LightGBM's
+# Losses over a batch that are not convex, whose exact hessian is one of pairs of log losses; LightGBM's.
+NEVER_NEGATIVE = ("lambdarank",)
 
 
 # ------------------------------------------------------------------------------------------------- host conventions
@@ -422,7 +423,7 @@ class BoostingObjective:
         """The mean loss."""
         y = np.asarray(y_true)
         raw = self._scores(y, dispatch.as_floating(raw_prediction, "raw_prediction"))
-        groups = _group(self.loss.loss, _optional(group))
+        groups = _group(self.loss, _optional(group))
         return float(self.loss.loss(y, raw, _optional(weight), n_threads=self.n_threads, **groups))
 
 
@@ -546,9 +547,14 @@ def _arguments(first: Any, second: Any, weight: ArrayLike | None, group: ArrayLi
     return y, first, weights, groups
 
 
-def _group(method: Callable[..., Any], group: NDArray | None) -> dict[str, Any]:
-    """The keyword argument, for those methods that take it."""
-    return {"group": group} if group is not None and "group" in signature(method).parameters else {}
+def _ranks(loss: Loss) -> bool:
+    """Whether groups mean anything to the loss."""
+    return getattr(loss, "grouped", False)
+
+
+def _group(loss: Loss, group: NDArray | None) -> dict[str, Any]:
+    """The keyword argument, for those losses that take it."""
+    return {"group": group} if group is not None and _ranks(loss) else {}
 
 
 def _whole(
@@ -560,16 +566,18 @@ def _whole(
     group: NDArray | None,
     n_threads: int | None,
 ) -> Derivatives:
-    """Derivatives of a loss over a whole batch: those of its mean, times the sum of weights."""
-    groups = _group(loss.gradient_hessian, group)
+    """Derivatives of a loss over a whole batch: of the sum of its groups, as the hosts have it; of a loss without groups
+    those of its mean, times the sum of weights."""
+    options = _group(loss, group)
+    if _ranks(loss):
+        options["reduction"] = "sum"
 
     def derivatives(policy: Any) -> Derivatives:
-        return loss.gradient_hessian(y, raw, weight, hessian=policy, n_threads=n_threads, **groups)
+        return loss.gradient_hessian(y, raw, weight, hessian=policy, n_threads=n_threads, **options)
 
     if hessian == "auto":
-        first, second = (
-            ("exact", "upper_bound") if loss.convex and not loss.piecewise_linear else ("upper_bound", "exact")
-        )
+        curved = (loss.convex or loss.name in NEVER_NEGATIVE) and not loss.piecewise_linear
+        first, second = ("exact", "upper_bound") if curved else ("upper_bound", "exact")
         try:
             gradient, found = derivatives(first)
         except ValueError:  # it has no such hessian; what is wrong otherwise comes again
@@ -577,6 +585,8 @@ def _whole(
         found = abs(found)
     else:
         gradient, found = derivatives(hessian)
+    if _ranks(loss):
+        return gradient, found
     total = raw.dtype.type(len(y) if weight is None else weight.sum(dtype=np.float64))
     return gradient * total, found * total
 

@@ -194,8 +194,8 @@ class WeightedSum(Loss):
         if hessian == "fisher" and self.kind == "multiclass":  # only losses whose exact hessian it is
             return {term.loss._hessian_policy(hessian) for term in self.terms}.pop()
         if hessian == "exact":
-            for term in self._active:  # raises for an own loss that gives none
-                term.loss._hessian_policy(hessian)
+            for term in self._active:
+                term.loss._hessian_policy(hessian)  # raises for an own loss without one
         return super()._hessian_policy(hessian)
 
     @property
@@ -297,8 +297,9 @@ def _common_kind(terms: Sequence[Term]) -> str:
     first = terms[0].loss
     for term in terms:
         if term.loss.kind not in ("regression", "binary", "multiclass") or isinstance(term.loss, Masked):
+            batch = ", one value for all samples: add the values and gradients themselves" * (term.loss.kind == "batch")
             raise ValueError(
-                f"{term.loss!r} cannot be a term of a sum or have a temperature: it is of kind {term.loss.kind!r}"
+                f"{term.loss!r} cannot be a term of a sum or have a temperature: it is of kind {term.loss.kind!r}{batch}"
             )
         if term.loss.kind != first.kind:
             raise ValueError(

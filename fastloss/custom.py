@@ -94,7 +94,8 @@ class CustomLoss(Loss):
     exception ends the pass and propagates.
 
     Without hessians, what needs them inside (``learning_rate="auto"``) takes central differences of gradients, with
-    steps 6e-6 (float32: 5e-3) times the larger of 1 and the raw prediction's size; methods that return hessians raise.
+    steps 6e-6 (float32: 5e-3) times the larger of 1 and the raw prediction's size; methods that return hessians raise,
+    also those of sums with such a loss. Where a loss is declared piecewise linear they are 0.
 
     Instances are immutable, compare equal when the function is the same object and all else is equal, and can be
     pickled when they hold a Python function that can.
@@ -180,6 +181,7 @@ class CustomLoss(Loss):
             constants,
             self._hessian,
             multiclass,
+            self.piecewise_linear,
             self.function,
         )
         if multiclass:
@@ -201,7 +203,7 @@ class CustomLoss(Loss):
         return math.inf if self._curvature is None else self._curvature
 
     def _envelope(self, step: float) -> dispatch.Kernel:
-        return self._kernel.envelope(step)
+        return (1.0 * self)._envelope(step)  # found numerically, as for sums
 
     @property
     def _hessian_jumps(self) -> bool:
@@ -212,7 +214,7 @@ class CustomLoss(Loss):
         return self.link in ("sign", "argmax")
 
     def _hessian_policy(self, hessian: str) -> float | str:
-        if hessian == "exact" and not self._hessian:
+        if hessian == "exact" and not self._hessian and not self.piecewise_linear:
             bound = "" if self.curvature() == math.inf else ", or take hessian='upper_bound'"
             raise ValueError(
                 f"hessian='exact': {self.name} has no hessian: pass hessian=True to CustomLoss, with a function that "

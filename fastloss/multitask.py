@@ -305,6 +305,13 @@ class MultiTaskLoss(Loss):
     def _hessian_bound(self) -> float:
         return max((t.weight * t.loss._hessian_bound() for t in self.tasks if t.weight > 0), default=0.0)
 
+    def _hessian_policy(self, hessian: str) -> float | str:
+        if hessian == "exact":
+            for task in self.tasks:
+                if task.weight > 0:
+                    task.loss._hessian_policy(hessian)  # raises for an own loss without one
+        return super()._hessian_policy(hessian)
+
     @property
     def _has_fisher(self) -> bool:
         return all(task.loss._has_fisher for task in self.tasks)

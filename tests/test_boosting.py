@@ -253,10 +253,11 @@ def test_a_name_alone_does_not_make_a_built_in(host):
 
 # ------------------------------------------------------------------------------------------------- whole batches
 class Whole(Loss):
-    """Stands for losses over a whole batch: the mean squared error, and a group that is only noted."""
+    """Stands for ranking losses: squared errors, and a group that is only noted."""
 
     name = "whole"
     kind = "batch"
+    grouped = True
     seen = SimpleNamespace(group=None)
 
     def _make_kernel(self, values):
@@ -266,12 +267,14 @@ class Whole(Loss):
         self.seen.group = group
         return super().loss(y_true, raw_prediction, sample_weight)
 
-    def gradient_hessian(self, y_true, raw_prediction, sample_weight=None, *, group=None, hessian, n_threads=None):
+    def gradient_hessian(
+        self, y_true, raw_prediction, sample_weight=None, *, group=None, hessian, reduction, n_threads=None
+    ):
         self.seen.group = group
         if hessian != "upper_bound":
             raise ValueError(f"hessian={hessian!r}: whole has 'upper_bound'")
-        gradient, _ = super().gradient_hessian(y_true, raw_prediction, sample_weight)
-        return gradient, -super().gradient_hessian(y_true, raw_prediction, sample_weight)[1]  # found to be positive
+        found = super().gradient_hessian(y_true, raw_prediction, sample_weight, reduction=reduction)
+        return found[0], -found[1]  # found to be positive
 
 
 def test_losses_over_a_batch(host):

@@ -101,6 +101,26 @@ def test_lightgbms_own_model(lgb, table, weighted, objective, params, name, ours
     np.testing.assert_allclose(adapter.loss.predict(raw, link_of_host(name)), own.predict(X), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("settings", [{}, {"truncation": 3, "sigmoid": 2.0, "normalize": False}], ids=names)
+def test_lightgbms_own_ranking(lgb, table, settings):
+    """Tree by tree, each from the host's scores: its table of sigmoids is right to 1e-5 only, so splits differ in time."""
+    X, targets, _ = table
+    grade, sizes = np.clip(np.round(targets["real"] + 1), 0, 4), [7, 13, 30, 1, 49] * 6
+    loss = get_loss("lambdarank", **settings)
+    known = {"truncation": "lambdarank_truncation_level", "sigmoid": "sigmoid", "normalize": "lambdarank_norm"}
+    params = {**LIGHTGBM, **{known[key]: value for key, value in settings.items()}, "objective": "lambdarank"}
+    start = None
+    for rounds in (1, 10, 30):
+        data = (lgb.Dataset(X, grade, group=sizes, init_score=start) for _ in range(2))
+        own = lgb.train(params, next(data), 1).predict(X)
+        model = lgb.train({**LIGHTGBM, "objective": loss.as_lightgbm()}, next(data), 1)
+        np.testing.assert_allclose(model.predict(X), own, rtol=0, atol=2e-5)
+        assert np.ptp(own) > 0.05
+        start = lgb.train(params, lgb.Dataset(X, grade, group=sizes), rounds).predict(X)
+    ours = lgb.train({**LIGHTGBM, "objective": loss.as_lightgbm()}, lgb.Dataset(X, grade, group=sizes), 30).predict(X)
+    assert loss.loss(grade, ours, group=sizes) < 1.05 * loss.loss(grade, start, group=sizes)
+
+
 @pytest.mark.parametrize(("objective", "params", "name", "ours", "target"), IN_XGBOOST, ids=names)
 def test_xgboosts_own_model(xgb, table, weighted, objective, params, name, ours, target):
     X, targets, weight = table

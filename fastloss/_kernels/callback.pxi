@@ -4,7 +4,7 @@
 # user's function, found through `data`.  Built-in kernels may be told "not wanted" by NULL; users' functions always get
 # room for losses and gradients, and for hessians exactly when they were declared, so that they never test for NULL.
 # What a function does not offer, a trampoline makes of what it does: float32 blocks are converted for a function of
-# float64, hessians are differences of gradients, the Moreau envelope of a piecewise linear loss is searched for.
+# float64, hessians are differences of gradients, or 0 for a piecewise linear loss.
 #
 # A Python function is one more function of the same signature, which takes the GIL and hands the block over as arrays.
 #
@@ -26,7 +26,6 @@ cdef enum:
     FEW = 16                        # samples for which outputs that nobody wants find room in a small frame
     PYTHON_ROWS = 4096              # of a block for a Python function: the call is paid once for all of them ...
     PYTHON_SCORES = 1 << 18         # ... unless they have so many scores
-    ENVELOPE_ROUNDS = 200           # of a search by bisection; 60 are usual for a sample on a kink
     # What `failed` says.
     REFUSED = 1
     NO_MEMORY = 2
@@ -38,6 +37,7 @@ cdef struct Callback:
     void *data64
     const double *params
     bint hessian                    # they write hessians
+    bint straight                   # the loss is piecewise linear: its second derivative is 0
     bint python
     PyObject *owner                 # the kernel, for Python functions; borrowed
     int claimed                     # by the thread that writes down the first failure
@@ -101,7 +101,10 @@ cdef Py_ssize_t call_points(const real *y, const real *raw, real *loss, real *gr
         if callback.f32 == NULL:
             return convert_points(callback, y, raw, loss, grad, hess, n)
     if hess != NULL and not callback.hessian:
-        return differ_points(callback, y, raw, loss, grad, hess, n)
+        if not callback.straight:
+            return differ_points(callback, y, raw, loss, grad, hess, n)
+        clear(hess, n)
+        hess = NULL
     if loss == NULL or grad == NULL or (hess == NULL and callback.hessian):
         if n > FEW or (loss == NULL and grad == NULL):
             return house_points(callback, y, raw, loss, grad, hess, n)
@@ -189,109 +192,6 @@ cdef Py_ssize_t differ_points(Callback *callback, const real *y, const real *raw
             hess[i] = (above[i] - below[i]) / width
     free(room)
     return returned
-
-
-# ----------------------------------------------------------------------------------------- the Moreau envelope
-# Tiles of the search for proximal points; those of `active` samples are kept in front.
-cdef struct Search:
-    double *y                       # targets, raw predictions, as float64
-    double *raw
-    double *slope                   # of the loss at raw, then of the envelope
-    double *loss
-    double *grad
-    double *low                     # the slope's size is between these
-    double *high
-    double *trial
-    double *point
-    double *target
-    Py_ssize_t *active
-
-
-cdef Py_ssize_t call_envelope(const real *y, const real *raw, real *loss, real *grad, real *hess, Py_ssize_t n,
-                              const double *params, void *data) noexcept nogil:
-    """min over p of loss(p) + (raw - p)^2 / (2 step), for a convex piecewise linear loss; params[0] is the step.
-
-    The slope s solves s = loss'(raw - step*s).  Its size is between 0 and that of loss'(raw), and a trial t with
-    v = |loss'(raw - step*t)| leaves it between t and v.  On a straight piece v is the solution; on a kink the bracket
-    is halved until nothing is left of it.
-    """
-    cdef Callback *callback = <Callback *>data
-    cdef double *room = <double *>room_for(callback, 11 * n, sizeof(double))
-    cdef Search search
-    cdef Py_ssize_t i, returned
-    cdef double step = params[0], slope
-    if room == NULL:
-        return -1
-    search.y, search.raw, search.slope, search.loss = room, room + n, room + 2 * n, room + 3 * n
-    search.grad, search.low, search.high, search.trial = room + 4 * n, room + 5 * n, room + 6 * n, room + 7 * n
-    search.point, search.target, search.active = room + 8 * n, room + 9 * n, <Py_ssize_t *>(room + 10 * n)
-    for i in range(n):
-        search.y[i], search.raw[i] = y[i], raw[i]
-    returned = find_slopes(callback, &search, n, step)
-    if returned == n:
-        for i in range(n):
-            search.point[i] = search.raw[i] - step * search.slope[i]
-        returned = call_points[double](search.y, search.point, search.loss, search.grad, NULL, n, NULL, callback)
-    if returned == n:
-        for i in range(n):
-            slope = search.slope[i]
-            if loss != NULL:
-                loss[i] = <real>(search.loss[i] + 0.5 * step * slope * slope)
-            if grad != NULL:
-                grad[i] = <real>slope
-            if hess != NULL:    # on a kink the slope lies between the two of the loss, and the envelope is a parabola
-                hess[i] = <real>(1 / step if magnitude(slope - search.grad[i]) > 1e-3 * magnitude(slope) else 0)
-    free(room)
-    return returned
-
-
-cdef Py_ssize_t find_slopes(Callback *callback, Search *search, Py_ssize_t n, double step) noexcept nogil:
-    """slope = the envelope's; returns n, or what the function returned."""
-    cdef Py_ssize_t returned, count = 0, k, i, rounds
-    returned = call_points[double](search.y, search.raw, search.loss, search.slope, NULL, n, NULL, callback)
-    if returned != n:
-        return returned
-    for i in range(n):
-        if search.slope[i] - search.slope[i] == 0 and search.slope[i] != 0:
-            search.active[count] = i
-            search.low[count], search.high[count] = 0, magnitude(search.slope[i])
-            search.trial[count] = search.high[count]
-            count += 1
-    for rounds in range(ENVELOPE_ROUNDS):
-        if count == 0:
-            break
-        for k in range(count):
-            i = search.active[k]
-            search.target[k] = search.y[i]
-            search.point[k] = search.raw[i] - step * (search.trial[k] if search.slope[i] > 0 else -search.trial[k])
-        returned = call_points[double](search.target, search.point, search.loss, search.grad, NULL, count, NULL,
-                                       callback)
-        if returned != count:
-            return -1
-        count = narrow_search(search, count)
-    return n
-
-
-cdef Py_ssize_t narrow_search(Search *search, Py_ssize_t count) noexcept nogil:
-    """Brackets after a trial, and the next trials; returns how many samples are still without a slope."""
-    cdef Py_ssize_t left = 0, k, i
-    cdef double trial, value, low, high
-    for k in range(count):
-        i = search.active[k]
-        trial, low, high = search.trial[k], search.low[k], search.high[k]
-        value = search.grad[k] if search.slope[i] > 0 else -search.grad[k]
-        if value > trial:
-            low, high = trial, min(high, value)
-        elif value < trial:
-            low, high = max(low, value), trial
-        if value == trial or high - low <= 2.3e-16 * high or value != value:
-            search.slope[i] = (value if value != value else trial) * (1.0 if search.slope[i] > 0 else -1.0)
-            continue
-        if not (search.low[k] < value < search.high[k]):
-            value = 0.5 * (low + high)
-        search.active[left], search.low[left], search.high[left], search.trial[left] = i, low, high, value
-        left += 1
-    return left
 
 
 # ----------------------------------------------------------------------------------------- K scores per sample
@@ -478,6 +378,8 @@ cdef class CallbackKernel(Kernel):
         Whether the functions write hessians.
     scores : bool
         Whether the loss is one over K scores.
+    straight : bool
+        Whether it is piecewise linear.
     keep : object
         What has to stay alive as long as the kernel.
     """
@@ -489,12 +391,12 @@ cdef class CallbackKernel(Kernel):
     cdef cnp.ndarray constants
 
     def __init__(self, str name, str target, bint binary, dict functions, cnp.ndarray constants, bint hessian,
-                 bint scores, keep):
+                 bint scores, bint straight, keep):
         Kernel.__init__(self, name, target, binary, [], [], {})
         self.scores = scores
         self.constants, self.keep = constants, keep
         self.arguments = tuple(constants.tolist())
-        self.callback.hessian = hessian
+        self.callback.hessian, self.callback.straight = hessian, straight
         if "python" in functions:
             self.function = functions["python"]
             self.python = True
@@ -532,20 +434,10 @@ cdef class CallbackKernel(Kernel):
         other.function, other.keep, other.arguments = self.function, self.keep, self.arguments
         other.constants, other.python = self.constants, self.python
         other.settle()
-        other.points = self.points
         return other
 
     cdef Kernel session(self):
         return self.copy()
-
-    def envelope(self, double step):
-        """The kernel of the Moreau envelope, whose only parameter is the step."""
-        cdef CallbackKernel other = self.copy()
-        other.name = f"{self.name}_moreau"
-        other.names, other.values = ["step"], [step]
-        other.params32[0] = other.params64[0] = step
-        other.points.f32, other.points.f64 = call_envelope[float], call_envelope[double]
-        return other
 
     cdef const LossKernels *kernels(self):
         return &self.points

@@ -2,6 +2,7 @@
 #
 # A composite is a list of terms: the kernels of a loss, its factor, its temperature.  Its own kernels have the block
 # signature like all others: they call the terms' kernels on a piece of the block that stays in L1, and add up.
+# With a Python function among the terms the piece is the whole block: a call of it costs as much as thousands of samples.
 # Whatever walks over data (dispatch, linear objectives, SGD) therefore takes a composite as it takes any loss, in one
 # pass.  They find the terms through `params`: models of one SGD fit differ in that pointer.
 #
@@ -10,6 +11,7 @@
 
 cdef enum:
     PIECE = 256             # elements of a call: four float64 arrays of them are 8 kB
+    PIECE_TILES = 6         # numbers that an element of a piece needs, at most
     FORM_ROWS = 0           # of score kernels
     FORM_ROWS_PRODUCT = 1
     FORM_LANES = 2
@@ -32,6 +34,22 @@ cdef struct Composite:
     Py_ssize_t count
     Py_ssize_t width        # 0: a sum
     Term *terms
+    bint python             # a term calls a Python function, so that there is one thread ...
+    bint stopped            # ... and one failed: what is left of the pass calls nobody any more
+
+
+# ----------------------------------------------------------------------------------------- pieces
+cdef Py_ssize_t room_for_pieces(const Composite *composite, Py_ssize_t n, Py_ssize_t usual, Py_ssize_t tiles,
+                                void **room) noexcept nogil:
+    """How many elements a piece has: `usual`, for which there is room already, or all of them, in room that is made here
+    (and freed by the caller) for so many tiles of 8 bytes."""
+    cdef void *more = NULL
+    if composite.python and n > usual:
+        more = malloc(n * tiles * sizeof(double))
+    if more == NULL:
+        return usual
+    room[0] = more
+    return n
 
 
 # ----------------------------------------------------------------------------------------- one term
@@ -109,12 +127,11 @@ cdef inline void clear(real *tile, Py_ssize_t n) noexcept nogil:
 
 # ----------------------------------------------------------------------------------------- sums
 cdef Py_ssize_t sum_piece(const Composite *composite, bint fisher, const real *y, const real *raw, real *loss,
-                          real *grad, real *hess, Py_ssize_t n) noexcept nogil:
-    """All terms at at most PIECE elements."""
-    cdef real raw_tile[PIECE]
-    cdef real losses[PIECE]
-    cdef real slopes[PIECE]
-    cdef real bends[PIECE]
+                          real *grad, real *hess, Py_ssize_t n, real *raw_tile) noexcept nogil:
+    """All terms at a piece; raw_tile is the first of four tiles of n elements."""
+    cdef real *losses = raw_tile + n
+    cdef real *slopes = raw_tile + 2 * n
+    cdef real *bends = raw_tile + 3 * n
     cdef real factor, temperature
     cdef const Term *term
     cdef Py_ssize_t k, accepted, refused = n
@@ -135,6 +152,8 @@ cdef Py_ssize_t sum_piece(const Composite *composite, bint fisher, const real *y
             collect(factor / temperature / temperature, bends, hess, first, n)
             first = False
         refused = min(refused, accepted)
+        if refused == 0:        # no term refuses an earlier one
+            return 0
     if first:
         clear(loss, n)
         clear(grad, n)
@@ -148,13 +167,31 @@ cdef inline real *after(real *tile, Py_ssize_t n) noexcept nogil:
 
 cdef Py_ssize_t run_composite(const Composite *composite, bint fisher, const real *y, const real *raw, real *loss,
                               real *grad, real *hess, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t at = 0, many, accepted
+    """Returns n, or the first element that is refused."""
+    cdef double[PIECE_TILES * PIECE] small
+    cdef void *room = small
+    cdef Py_ssize_t accepted, size
+    if composite.stopped:
+        return 0
+    size = room_for_pieces(composite, n, PIECE, PIECE_TILES, &room)
     if composite.width > 0:
-        return by_columns(composite, fisher, y, raw, loss, grad, hess, n)
+        accepted = by_columns(composite, fisher, y, raw, loss, grad, hess, n, <real *>room, size)
+    else:
+        accepted = by_pieces(composite, fisher, y, raw, loss, grad, hess, n, <real *>room, size)
+    if room != small:
+        free(room)
+    if composite.python and accepted != n:
+        (<Composite *>composite).stopped = True
+    return accepted
+
+
+cdef Py_ssize_t by_pieces(const Composite *composite, bint fisher, const real *y, const real *raw, real *loss,
+                          real *grad, real *hess, Py_ssize_t n, real *room, Py_ssize_t size) noexcept nogil:
+    cdef Py_ssize_t at = 0, many, accepted
     while at < n:
-        many = min(n - at, <Py_ssize_t>PIECE)
+        many = min(n - at, size)
         accepted = sum_piece(composite, fisher, y + at, raw + at, after(loss, at), after(grad, at), after(hess, at),
-                             many)
+                             many, room)
         if accepted != many:
             return at + accepted
         at += many
@@ -163,27 +200,26 @@ cdef Py_ssize_t run_composite(const Composite *composite, bint fisher, const rea
 
 # ----------------------------------------------------------------------------------------- a loss per column
 cdef Py_ssize_t by_columns(const Composite *composite, bint fisher, const real *y, const real *raw, real *loss,
-                           real *grad, real *hess, Py_ssize_t n) noexcept nogil:
+                           real *grad, real *hess, Py_ssize_t n, real *room, Py_ssize_t size) noexcept nogil:
     cdef Py_ssize_t rows = n // composite.width, at, k, refused = n
     for k in range(composite.count):
         at = 0
         while at < rows:
             refused = min(refused, column_piece(composite, &composite.terms[k], fisher, y, raw, loss, grad, hess, at,
-                                                min(rows - at, <Py_ssize_t>PIECE), n))
-            at += PIECE
+                                                min(rows - at, size), n, room, size))
+            at += size
     return refused
 
 
 cdef Py_ssize_t column_piece(const Composite *composite, const Term *term, bint fisher, const real *y, const real *raw,
                              real *loss, real *grad, real *hess, Py_ssize_t first, Py_ssize_t rows,
-                             Py_ssize_t n) noexcept nogil:
-    """One column of some rows; returns the first element of the tile that is refused, or n."""
-    cdef real y_tile[PIECE]
-    cdef real raw_tile[PIECE]
-    cdef real losses[PIECE]
-    cdef real slopes[PIECE]
-    cdef real bends[PIECE]
-    cdef Py_ssize_t place[PIECE]
+                             Py_ssize_t n, real *y_tile, Py_ssize_t size) noexcept nogil:
+    """One column of some rows; returns the first element of the block that is refused, or n."""
+    cdef real *raw_tile = y_tile + size
+    cdef real *losses = y_tile + 2 * size
+    cdef real *slopes = y_tile + 3 * size
+    cdef real *bends = y_tile + 4 * size
+    cdef Py_ssize_t *place = <Py_ssize_t *>(<double *>y_tile + 5 * size)
     cdef real factor = factor_of(term, <real>0)
     cdef Py_ssize_t i, at, many = 0, accepted
     for i in range(rows):
@@ -199,6 +235,8 @@ cdef Py_ssize_t column_piece(const Composite *composite, const Term *term, bint 
                 grad[at] = 0
             if hess != NULL:
                 hess[at] = 0
+    if many == 0:           # a user's function is not asked about nothing
+        return n
     accepted = call_term(term, fisher, y_tile, raw_tile, losses, wanted(grad, slopes), wanted(hess, bends), many)
     if accepted != many:
         return place[accepted]
@@ -276,6 +314,8 @@ cdef Py_ssize_t run_scores(const Composite *composite, int form, const real *y, 
     cdef real small[PIECE]
     cdef real *memory = small
     cdef real *direction = NULL
+    if composite.stopped:
+        return 0
     if 4 * elements + n > PIECE:
         memory = <real *>malloc((4 * elements + n) * sizeof(real))
         if memory == NULL:
@@ -289,12 +329,16 @@ cdef Py_ssize_t run_scores(const Composite *composite, int form, const real *y, 
             refused = min(refused, add_scores(&composite.terms[k], form, first, y, label, raw, direction, loss, grad,
                                               hess, n, K, memory))
             first = False
+        if refused == 0:
+            break
     if first:
         clear(loss, n)
         clear(grad, elements)
         clear(hess, elements)
     if memory != small:
         free(memory)
+    if composite.python and refused != n:
+        (<Composite *>composite).stopped = True
     return refused
 
 
@@ -371,7 +415,7 @@ cdef class CompositeKernel(Kernel):
 
     cdef int take_parts(self, list parts) except -1:
         self.parts = parts
-        self.python = any([(<Kernel?>part).python for part in parts])
+        self.python = self.composite.python = any([(<Kernel?>part).python for part in parts])
         return 0
 
     cdef CompositeKernel copy(self, list parts):

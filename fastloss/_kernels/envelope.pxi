@@ -1,4 +1,5 @@
-# The Moreau envelope of a sum of losses, found numerically; included in dispatch.pyx behind composite.pxi.
+# The Moreau envelope of a sum of losses (or of one own loss), found numerically; included in dispatch.pyx behind
+# composite.pxi.
 #
 # The Moreau envelope of a convex sum with kinks, min over p of L(p) + (raw - p)^2 / (2 step).  The optimality condition
 # phi(p) = (p - raw) / step + L'(p) rises, with a jump at every kink, so the solution is bracketed, with L and L' known
@@ -6,7 +7,8 @@
 # ends leave the bracket the solution is a kink between them: there, the parabolas of the two ends meet.  What is not
 # found in a few rounds is bisected.
 cdef enum:
-    BLOCK_OF_ENVELOPES = 64
+    BLOCK_OF_ENVELOPES = 64     # searched for at once, unless a Python function wants them all
+    SEARCH_TILES = 23           # numbers of 8 bytes that a search needs for an element
     ROUNDS = 100            # 4 to 8 are usual for sums of two or three losses
     FREE_ROUNDS = 7         # from then on every second one halves the bracket
 
@@ -23,6 +25,27 @@ cdef struct Bracket:
     double trial
     bint done
     bint kink
+
+# Tiles of a search; those of `active` elements are kept in front.
+cdef struct Search:
+    const double *y
+    const double *raw
+    double *active_y
+    double *points
+    double *loss
+    double *slope
+    double *bend
+    Py_ssize_t *active
+    End *ends
+    Bracket *brackets
+
+
+cdef void lay_out_search(Search *search, Py_ssize_t size, double *room) noexcept nogil:
+    search.active_y, search.points = room, room + size
+    search.loss, search.slope, search.bend = room + 2 * size, room + 3 * size, room + 4 * size
+    search.active = <Py_ssize_t *>(room + 5 * size)
+    search.ends = <End *>(room + 6 * size)
+    search.brackets = <Bracket *>(room + 11 * size)     # the rest: 12 numbers each
 
 
 cdef inline double newton(const End *end, double step) noexcept nogil:
@@ -87,106 +110,132 @@ cdef void narrow(Bracket *bracket, const End *at, double raw, double step) noexc
         bracket.high = at[0]
 
 
-cdef void look(const Composite *composite, const double *y, const double *raw, double step, const Py_ssize_t *active,
-               Py_ssize_t many, const double *points, End *ends) noexcept nogil:
-    """L and its derivatives at a point of each active element."""
-    cdef double ys[BLOCK_OF_ENVELOPES]
-    cdef double loss[BLOCK_OF_ENVELOPES]
-    cdef double slope[BLOCK_OF_ENVELOPES]
-    cdef double bend[BLOCK_OF_ENVELOPES]
-    cdef Py_ssize_t j
+cdef Py_ssize_t look(const Composite *composite, Search *search, double step, Py_ssize_t many) noexcept nogil:
+    """L and its derivatives at a point of each active element; returns `many`, or the first that is refused."""
+    cdef Py_ssize_t j, i, accepted
     for j in range(many):
-        ys[j] = y[active[j]]
-    run_composite(composite, False, ys, points, loss, slope, bend, many)
-    for j in range(many):
-        ends[j].p, ends[j].loss, ends[j].slope, ends[j].bend = points[j], loss[j], slope[j], bend[j]
-        ends[j].phi = (points[j] - raw[active[j]]) / step + slope[j]
+        search.active_y[j] = search.y[search.active[j]]
+    accepted = run_composite(composite, False, search.active_y, search.points, search.loss, search.slope, search.bend,
+                             many)
+    if accepted == many:
+        for j in range(many):
+            i = search.active[j]
+            search.ends[j].p, search.ends[j].loss = search.points[j], search.loss[j]
+            search.ends[j].slope, search.ends[j].bend = search.slope[j], search.bend[j]
+            search.ends[j].phi = (search.points[j] - search.raw[i]) / step + search.slope[j]
+    return accepted
 
 
-cdef void solve_envelopes(const Composite *composite, const double *y, const double *raw, double step,
-                          Bracket *brackets, Py_ssize_t n) noexcept nogil:
-    """Brackets of which `trial` is the proximal point."""
-    cdef Py_ssize_t active[BLOCK_OF_ENVELOPES]
-    cdef double points[BLOCK_OF_ENVELOPES]
-    cdef End ends[BLOCK_OF_ENVELOPES]
-    cdef Py_ssize_t i, j, many = n
+cdef Py_ssize_t solve_envelopes(const Composite *composite, Search *search, double step, Py_ssize_t n) noexcept nogil:
+    """Brackets of which `trial` is the proximal point; returns n, or the element at which a function failed."""
+    cdef Bracket *bracket
+    cdef End *end
+    cdef Py_ssize_t i, j, many, accepted
     cdef int round = 0
     for i in range(n):
-        active[i], points[i] = i, raw[i]
-    look(composite, y, raw, step, active, n, points, ends)
+        search.active[i], search.points[i] = i, search.raw[i]
+    accepted = look(composite, search, step, n)
+    if accepted != n:
+        return accepted
     for i in range(n):      # L' rises, so the solution is between raw and raw - step L'(raw)
-        brackets[i].low = brackets[i].high = ends[i]
-        brackets[i].trial, brackets[i].kink = raw[i], False
-        brackets[i].done = not (ends[i].slope != 0 and ends[i].slope - ends[i].slope == 0)
-        points[i] = raw[i] - step * ends[i].slope
+        bracket, end = &search.brackets[i], &search.ends[i]
+        bracket.low = bracket.high = end[0]
+        bracket.trial, bracket.kink = search.raw[i], False
+        bracket.done = not (end.slope != 0 and end.slope - end.slope == 0)
     while round < ROUNDS:
         many = 0
         for i in range(n):
-            if round > 0 and not brackets[i].done:
-                propose(&brackets[i], step, round)
-                points[i] = brackets[i].trial
-            if not brackets[i].done:
-                active[many], points[many] = i, points[i]
+            bracket = &search.brackets[i]
+            if not bracket.done and round > 0:
+                propose(bracket, step, round)
+            elif not bracket.done:
+                bracket.trial = search.raw[i] - step * bracket.low.slope
+            if not bracket.done:
+                search.active[many], search.points[many] = i, bracket.trial
                 many += 1
         if many == 0:
-            return
-        look(composite, y, raw, step, active, many, points, ends)
+            return n
+        accepted = look(composite, search, step, many)
+        if accepted != many:
+            return search.active[accepted]
         for j in range(many):
-            narrow(&brackets[active[j]], &ends[j], raw[active[j]], step)
+            i = search.active[j]
+            narrow(&search.brackets[i], &search.ends[j], search.raw[i], step)
         round += 1
+    return n
+
+
+cdef Py_ssize_t some_envelopes(const Composite *composite, const double *y, const double *raw, double *loss,
+                               double *grad, double *hess, Py_ssize_t n, double step, Search *search) noexcept nogil:
+    """Envelopes of so many elements as a search has room for."""
+    cdef Bracket *bracket
+    cdef Py_ssize_t i, accepted
+    cdef double slope, way
+    search.y, search.raw = y, raw
+    accepted = solve_envelopes(composite, search, step, n)
+    if accepted != n:
+        return accepted
+    for i in range(n):
+        search.points[i] = search.brackets[i].trial
+    accepted = run_composite(composite, False, y, search.points, search.loss, search.slope, search.bend, n)
+    if accepted != n:
+        return accepted
+    for i in range(n):
+        bracket = &search.brackets[i]
+        slope = search.slope[i]
+        way = 0.0 if raw[i] == search.points[i] else raw[i] - search.points[i]
+        if bracket.low.p < bracket.high.p:
+            slope = min(max(way / step, bracket.low.slope), bracket.high.slope)
+        if loss != NULL:    # least at the solution: insensitive to its rounding, which the slope's square is not
+            loss[i] = search.loss[i] + 0.5 * way * (way / step)
+        if grad != NULL:
+            grad[i] = slope
+        if hess != NULL:
+            hess[i] = 1.0 / step if bracket.kink else search.bend[i] / (1.0 + step * search.bend[i])
+    return n
 
 
 cdef Py_ssize_t envelope_f64(const double *y, const double *raw, double *loss, double *grad, double *hess,
                              Py_ssize_t n, const double *params, void *data) noexcept nogil:
     """Envelopes of the composite `data`, for the step in params."""
-    cdef Bracket brackets[BLOCK_OF_ENVELOPES]
-    cdef double losses[BLOCK_OF_ENVELOPES]
-    cdef double slopes[BLOCK_OF_ENVELOPES]
-    cdef double bends[BLOCK_OF_ENVELOPES]
-    cdef double points[BLOCK_OF_ENVELOPES]
+    cdef double[SEARCH_TILES * BLOCK_OF_ENVELOPES] small
+    cdef void *room = small
     cdef const Composite *composite = <const Composite *>data
-    cdef double step = params[0], slope, way
-    cdef Py_ssize_t at = 0, i, many, accepted
+    cdef Search search
+    cdef Py_ssize_t size = room_for_pieces(composite, n, BLOCK_OF_ENVELOPES, SEARCH_TILES, &room), at = 0, many
+    cdef Py_ssize_t accepted
+    lay_out_search(&search, size, <double *>room)
     while at < n:
-        many = min(n - at, <Py_ssize_t>BLOCK_OF_ENVELOPES)
-        accepted = run_composite(composite, False, y + at, raw + at, losses, <double *>NULL, <double *>NULL, many)
+        many = min(n - at, size)
+        accepted = some_envelopes(composite, y + at, raw + at, after(loss, at), after(grad, at), after(hess, at), many,
+                                  params[0], &search)
+        at += accepted
         if accepted != many:
-            return at + accepted
-        solve_envelopes(composite, y + at, raw + at, step, brackets, many)
-        for i in range(many):
-            points[i] = brackets[i].trial
-        run_composite(composite, False, y + at, points, losses, slopes, bends, many)
-        for i in range(many):
-            slope = slopes[i]
-            way = 0.0 if raw[at + i] == points[i] else raw[at + i] - points[i]
-            if brackets[i].low.p < brackets[i].high.p:
-                slope = min(max(way / step, brackets[i].low.slope), brackets[i].high.slope)
-            if loss != NULL:    # least at the solution: insensitive to its rounding, which the slope's square is not
-                loss[at + i] = losses[i] + 0.5 * way * (way / step)
-            if grad != NULL:
-                grad[at + i] = slope
-            if hess != NULL:
-                hess[at + i] = 1.0 / step if brackets[i].kink else bends[i] / (1.0 + step * bends[i])
-        at += many
-    return n
+            break
+    if room != small:
+        free(room)
+    return at
 
 
 cdef Py_ssize_t envelope_f32(const float *y, const float *raw, float *loss, float *grad, float *hess, Py_ssize_t n,
                              const double *params, void *data) noexcept nogil:
     """In float64: a proximal point differs from its raw prediction by less than float32 may tell."""
-    cdef double y_tile[BLOCK_OF_ENVELOPES]
-    cdef double raw_tile[BLOCK_OF_ENVELOPES]
-    cdef double losses[BLOCK_OF_ENVELOPES]
-    cdef double slopes[BLOCK_OF_ENVELOPES]
-    cdef double bends[BLOCK_OF_ENVELOPES]
-    cdef Py_ssize_t at = 0, i, many, accepted
+    cdef double[5 * BLOCK_OF_ENVELOPES] small
+    cdef void *room = small
+    cdef Py_ssize_t size = room_for_pieces(<const Composite *>data, n, BLOCK_OF_ENVELOPES, 5, &room), at = 0, i, many
+    cdef Py_ssize_t accepted
+    cdef double *tiles = <double *>room
+    cdef double *losses = tiles + 2 * size
+    cdef double *slopes = tiles + 3 * size
+    cdef double *bends = tiles + 4 * size
     while at < n:
-        many = min(n - at, <Py_ssize_t>BLOCK_OF_ENVELOPES)
+        many = min(n - at, size)
         for i in range(many):
-            y_tile[i], raw_tile[i] = y[at + i], raw[at + i]
-        accepted = envelope_f64(y_tile, raw_tile, losses, slopes, bends, many, params, data)
+            tiles[i], tiles[size + i] = y[at + i], raw[at + i]
+        accepted = envelope_f64(tiles, tiles + size, losses, slopes, bends, many, params, data)
         if accepted != many:
-            return at + accepted
+            at += accepted
+            break
         for i in range(many):
             if loss != NULL:
                 loss[at + i] = <float>losses[i]
@@ -195,7 +244,9 @@ cdef Py_ssize_t envelope_f32(const float *y, const float *raw, float *loss, floa
             if hess != NULL:
                 hess[at + i] = <float>bends[i]
         at += many
-    return n
+    if room != small:
+        free(room)
+    return at
 
 
 cdef class EnvelopeKernel(Kernel):
@@ -212,6 +263,9 @@ cdef class EnvelopeKernel(Kernel):
     cdef Kernel session(self):
         cdef CompositeKernel inner = self.inner.session()
         return self if inner is self.inner else EnvelopeKernel(inner, self.params64[0])
+
+    cdef Py_ssize_t block_rows(self, Py_ssize_t width) noexcept:
+        return self.inner.block_rows(width)
 
     cdef bint failed(self) noexcept:
         return self.inner.failed()

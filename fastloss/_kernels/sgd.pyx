@@ -1028,9 +1028,11 @@ cdef class Trainer:
                   bint want_norms=False, Py_ssize_t batch_size=1, double average_from=0.0, average_coef=None,
                   average_intercept=None, paid=None, penalty=None, blocks=None, double t=1.0, eta=None, envelopes=None,
                   curvature=None, n_threads=None):
-        cdef Kernel kernel = (<Kernel?> kernels[0]).session()
+        cdef Kernel kernel
         dtype = np.float32 if design.single else np.float64
-        self.design, self.order, self.kernels = design, order, [kernel, *kernels[1:]]
+        self.design, self.order = design, order
+        self.kernels = [(<Kernel?> one).session() for one in kernels]
+        kernel = self.kernels[0]
         self.coef, self.intercept, self.penalty, self.t = coef, intercept, penalty, t
         self.n_models = 1 if kernel.scores else coef.shape[0]
         self.task.width = coef.shape[0] if kernel.scores else 1
@@ -1217,7 +1219,8 @@ cdef class Trainer:
         cdef Py_ssize_t per_row = self.design.n_stored // max(self.design.n_rows, 1) + UPDATE_WORK
         cdef Py_ssize_t row_bytes = per_row * (4 if self.design.single else 8)
         cdef bint enough = per_row * self.n_visited * self.n_models >= THREADS_FROM
-        self.n_threads = resolve_threads(n_threads, self.n_models if enough and not self.kernels[0].python else 1)
+        python = any([kernel.python for kernel in self.kernels])
+        self.n_threads = resolve_threads(n_threads, self.n_models if enough and not python else 1)
         self.block_rows = MAX_BLOCK_ROWS
         if self.n_models > 1:
             self.block_rows = min(max(BLOCK_BYTES // row_bytes, 16), MAX_BLOCK_ROWS)
@@ -1304,7 +1307,8 @@ cdef class Trainer:
             with nogil:
                 self._walk(begin, end)
             PyErr_CheckSignals()
-            (<Kernel> self.kernels[0]).raise_failure()
+            for kernel in self.kernels:
+                (<Kernel> kernel).raise_failure()
             begin = end
 
     cdef void _start_epoch(self, Model *model) noexcept nogil:

@@ -155,6 +155,8 @@ def lines_of(loss: Loss, y: ArrayLike | None, raw: ArrayLike | None, rng: np.ran
     scores = None if scores is None else scores.astype(np.float64)
     if getattr(loss, "kind", None) == "batch":
         return [_batch(loss, targets, scores, rng)]
+    if loss.kind == "multitask" and targets is None:
+        targets = _columns(loss)
     if any(a is not None and a.ndim == 2 for a in (targets, scores)) or loss.kind == "multiclass":
         return _rows(loss, targets, scores, rng)
     return [_pointwise(loss, targets, scores, rng)]
@@ -212,10 +214,7 @@ def _both_signs(sizes: NDArray) -> NDArray:
 def _pointwise(loss: Loss, y: NDArray | None, raw: NDArray | None, rng: np.random.Generator) -> Lines:
     identity = loss.kind == "regression" and loss.link == "identity"
     if y is None:
-        candidates = list(TARGETS)
-        if loss.kind == "binary":
-            candidates = [0.0, 1.0, *([0.3, 0.97] if "[0, 1]" in loss.target else [])]
-        y = np.array(_accepted(loss, candidates, (lambda c: c) if identity else (lambda c: 0.0)))
+        y = _usual_targets(loss)
     y = _some(np.unique(np.asarray(y, np.float64)), 16)
     if raw is not None:
         points = [_some(np.unique(raw), 200)] * len(y)
@@ -228,6 +227,21 @@ def _pointwise(loss: Loss, y: NDArray | None, raw: NDArray | None, rng: np.rando
         points = [_in_domain(loss, p) for p in points] if identity and loss.target != Loss.target else points
     ones = np.ones((len(y), 1))
     return Lines(loss, y, 0 * ones, ones, points, flat=True, rays=raw is None)
+
+
+def _usual_targets(loss: Loss) -> NDArray:
+    """Those of some usual targets that a loss of one raw prediction takes."""
+    candidates = list(TARGETS)
+    if loss.kind == "binary":
+        candidates = [0.0, 1.0, *([0.3, 0.97] if "[0, 1]" in loss.target else [])]
+    identity = loss.kind == "regression" and loss.link == "identity"
+    return np.array(_accepted(loss, candidates, (lambda c: c) if identity else (lambda c: 0.0)))
+
+
+def _columns(loss: Any) -> NDArray:
+    """Three rows of targets for a loss that has one of its own for every column."""
+    taken = [_usual_targets(part) for part in loss.column_losses]
+    return np.array([[targets[k % len(targets)] for targets in taken] for k in range(3)])
 
 
 def _in_domain(loss: Loss, points: NDArray) -> NDArray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fastloss import losses
 from fastloss.losses._base import Reduction
@@ -79,6 +79,7 @@ def loss(
     sample_weight: torch.Tensor | None = None,
     reduction: Reduction = "mean",
     *,
+    group: ArrayLike | None = None,
     n_threads: int | None = None,
     **params: Any,
 ) -> torch.Tensor:
@@ -95,7 +96,10 @@ def loss(
     sample_weight : Tensor of shape (n,), optional
         Weights; no gradient flows to them.
     reduction : {"mean", "sum", "none"}
-        As everywhere in fastloss: sum(w·l)/sum(w), sum(w·l), or the tensor of w·l.
+        As everywhere in fastloss: sum(w·l)/sum(w), sum(w·l), or the tensor of w·l; losses over a whole batch have no
+        "none".
+    group : array-like or Tensor of shape (G,), optional
+        For ranking losses: the sizes of consecutive groups of rows.
     n_threads : int, optional
         Number of threads; None for as many as are useful. The result does not depend on it.
     **params
@@ -126,7 +130,11 @@ def loss(
     _require_floating(raw)
     if not torch.is_grad_enabled():  # a node's inputs do not tell
         raw = raw.detach()
-    keywords = {"reduction": reduction, "n_threads": n_threads}
+    keywords: dict[str, Any] = {"reduction": reduction, "n_threads": n_threads}
+    if group is not None:
+        if not isinstance(fused, losses.BatchLoss):
+            raise TypeError(f"group is for ranking losses: {fused.name} has no groups")
+        keywords["group"] = group
     arguments = fused, _constant("y", y), None if sample_weight is None else _constant("sample_weight", sample_weight)
     return _Fused.apply(raw, (*arguments, keywords))
 
@@ -166,9 +174,16 @@ class Loss(torch.nn.Module):
         self.reduction: Literal["mean", "sum", "none"] = reduction
         self.n_threads = n_threads
 
-    def forward(self, raw: torch.Tensor, y: torch.Tensor, sample_weight: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        raw: torch.Tensor,
+        y: torch.Tensor,
+        sample_weight: torch.Tensor | None = None,
+        *,
+        group: ArrayLike | None = None,
+    ) -> torch.Tensor:
         """The loss of raw predictions `raw` for targets `y`; see :func:`loss`."""
-        return loss(self.loss, raw, y, sample_weight, self.reduction, n_threads=self.n_threads)
+        return loss(self.loss, raw, y, sample_weight, self.reduction, group=group, n_threads=self.n_threads)
 
     def extra_repr(self) -> str:
         """What stands in the module's representation."""

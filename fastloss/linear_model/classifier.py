@@ -623,6 +623,8 @@ def _without_class_weight(loss: Loss) -> Loss:
     """The loss whose class weights are in the sample weights already."""
     if isinstance(loss, WeightedSum):
         return WeightedSum(term._replace(loss=_without_class_weight(term.loss)) for term in loss.terms)
+    if "class_weight" not in loss.params:  # an own loss
+        return loss
     return type(loss)(**{**loss.params, "class_weight": None})
 
 

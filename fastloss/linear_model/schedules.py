@@ -132,7 +132,7 @@ def penalties(settings: Settings) -> tuple[float, float]:
 
 def rows_per_update(problem: Problem, settings: Settings) -> int:
     """The batch size; unless it is set, a Python function is not called for every row."""
-    return settings.batch_size or (PYTHON_BATCH if problem.losses[0]._kernel.python else 1)
+    return settings.batch_size or (PYTHON_BATCH if any(loss._kernel.python for loss in problem.losses) else 1)
 
 
 def train(
