@@ -89,7 +89,7 @@ def _library() -> ctypes.CDLL:
         command = [*compiler, *FLAGS, f"-I{fastloss.get_include()}", str(source), "-o", str(out), "-lm"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise NotAvailable(f"{compiler[0]} failed: {done.stderr.strip().splitlines()[-1:]}")
+            raise RuntimeError(f"{compiler[0]} failed: {done.stderr.strip()[-500:]}")
         return ctypes.CDLL(str(out))
 
 
