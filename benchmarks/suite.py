@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
-from benchmarks import classes, estimators, kernels, machine, objective, peers, timing
+from benchmarks import classes, estimators, kernels, machine, objective, own, peers, timing
 from benchmarks.peers import Run
 from benchmarks.report import Report, Row, Table
 
@@ -24,6 +24,7 @@ DOORS: dict[str, ModuleType] = {
     "classes": classes,
     "objective": objective,
     "estimators": estimators,
+    "own": own,
 }
 
 

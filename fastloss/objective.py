@@ -34,8 +34,8 @@ class LinearObjective:
         they are, unsorted and duplicate indices allowed (duplicates add up); other sparse formats are converted to CSR
         once. The numbers must be finite. float32 sets the working dtype; everything else works in float64.
     y : array-like of shape (n,), (n, T) or (n, K)
-        What the loss wants: targets, T targets for T outputs (the loss is their sum), or for a multiclass loss labels
-        or (n, K) soft targets.
+        What the loss wants: targets, T targets for T outputs (the loss is their sum; for a ``MultiTaskLoss`` each its
+        own, NaN for gaps), or for a multiclass loss labels or (n, K) soft targets.
     loss : str or Loss, default "squared_error"
         One of :func:`fastloss.list_losses`, a loss over the whole batch (``list_losses(kind="batch")``), or a Loss.
     alpha : float, default 0.0
@@ -280,7 +280,7 @@ class LinearObjective:
         if self.loss.kind != "multiclass" or y.ndim == 2:
             if n_classes is not None and self.loss.kind != "multiclass":
                 raise ValueError(f"n_classes = {n_classes!r} is for multiclass losses, {self.loss.name} is none")
-            outputs = self.loss._kernel.outputs
+            outputs = 0 if self.loss.kind == "batch" else self.loss._kernel.outputs
             if outputs and y.shape[1:] != (outputs,):
                 raise ValueError(f"y has shape {y.shape}: {self.loss.name} needs ({y.shape[0]}, {outputs})")
             if n_classes is not None and n_classes != y.shape[1]:

@@ -12,7 +12,19 @@ pytest.importorskip("benchmarks", reason="the benchmarks live in the source tree
 
 import fastloss
 from benchmarks import __main__ as command_line
-from benchmarks import classes, estimators, kernels, machine, objective, peer_fastloss, peers, problems, suite, timing
+from benchmarks import (
+    classes,
+    estimators,
+    kernels,
+    machine,
+    objective,
+    own,
+    peer_fastloss,
+    peers,
+    problems,
+    suite,
+    timing,
+)
 from benchmarks.report import Column, Missing, Report, Table, plain, ratio, significant, ulp_pair
 
 LOSSES = [*fastloss.list_losses("regression"), *fastloss.list_losses("binary")]
@@ -46,6 +58,8 @@ def tiny_plans(monkeypatch):
     evaluation, fit = objective.Case("log_loss", 200, 5), objective.Descent("creditcard")
     monkeypatch.setitem(objective.PLANS, "quick", objective.Plan((evaluation,), (fit,), rounds=3, budget=0.0))
     monkeypatch.setitem(estimators.PLANS, "quick", estimators.Plan((case,), rounds=3, budget=0.0))
+    function, other = own.Function("huber", "NumPy", 200), own._batch("soft_fbeta", 200)
+    monkeypatch.setitem(own.PLANS, "quick", own.Plan((function,), (other,), rounds=3, budget=0.0, points=10))
 
 
 # tables ---------------------------------------------------------------------------------------------------------
@@ -507,10 +521,11 @@ def test_command_writes_json_and_markdown(tiny_plans, tmp_path, capsys):
     assert "Several classes" in printed.out
     assert "Objective" in printed.out
     assert "Estimators" in printed.out
+    assert "Your own loss" in printed.out
     result = json.loads(path.read_text())
     assert result["level"] == "quick"
     assert result["machine"]["instruction set"].startswith(fastloss.show_config()["isa"])
-    names = ["kernels", "classes", "objective", "objective_fits", "estimators"]
+    names = ["kernels", "classes", "objective", "objective_fits", "estimators", "own", "own_others"]
     assert [table["name"] for table in result["tables"]] == names
     assert result["read_bytes_per_second"]["1"] > 0
     assert result["tables"][0]["rows"][0]["loss"] == "huber"

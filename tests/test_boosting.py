@@ -156,7 +156,7 @@ OUTER = [
 ]
 
 
-@pytest.mark.parametrize(("name", "params", "slope"), OUTER, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("name", "params", "slope"), OUTER, ids=[f"{name}-{params}" for name, params, _ in OUTER])
 def test_hessians_of_functions_of_the_cross_entropy(name, params, slope, host):
     y, raw = data(name)
     p = special.expit(raw) if raw.ndim == 1 else special.softmax(raw, axis=1)

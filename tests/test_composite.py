@@ -652,6 +652,22 @@ def test_soft_labels_and_class_weights_of_sums():
         SGDLossClassifier(losses.LogLoss() + losses.Hinge()).fit(X, soft)
 
 
+@pytest.mark.parametrize("learning_rate", ["auto", "optimal"])
+@pytest.mark.parametrize(
+    "weighted", [lambda w: losses.CrossEntropy(class_weight=w), lambda w: 2 * losses.CrossEntropy(class_weight=w)]
+)
+def test_class_weights_of_a_loss_count_once(learning_rate, weighted):
+    X, y = table(scale=False)
+    y, weights = np.digitize(y, [0.0, 1.0]), (1.0, 2.0, 4.0)
+    options = {"learning_rate": learning_rate, "random_state": 0, "max_iter": 50, "tol": 1e-4, "alpha": 1e-3}
+    one = SGDLossClassifier(weighted(weights), **options).fit(X, y)
+    other = SGDLossClassifier(weighted(None), class_weight=dict(enumerate(weights)), **options).fit(X, y)
+    np.testing.assert_allclose(one.coef_, other.coef_, rtol=1e-6)
+    if learning_rate == "auto":
+        value, objective, w = objective_of(one, X, y, weighted(weights), 1e-3)
+        assert value <= objective.minimize(start=w, options={"ftol": 1e-15}).fun * (1 + 1e-4)
+
+
 def test_cloning_an_estimator():
     from sklearn.base import clone
 

@@ -433,7 +433,8 @@ class SGDLossClassifier(ClassifierMixin, BaseSGD):
         factors = self._class_factors(classes, counts)
         y = np.ascontiguousarray(y, dtype=X.dtype) if soft else y.astype(np.int32, copy=False)
         if loss.kind == "multiclass":
-            return Problem(X, y, (loss,), len(classes), _joint_weight(loss, y, factors, sample_weight))
+            weight = _joint_weight(loss, y, factors, sample_weight)
+            return Problem(X, y, (_without_class_weight(loss),), len(classes), weight)
         if len(classes) == 2:
             weight = None if (factors == 1).all() else factors.reshape(1, 2)
             if not soft:
@@ -616,6 +617,15 @@ def _codes(y: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
         i = int(np.argmax(unknown))
         raise ValueError(f"y[{i}] = {y[i]!r} is not in classes, {classes!r}")
     return codes
+
+
+def _without_class_weight(loss: Loss) -> Loss:
+    """The loss whose class weights are in the sample weights already."""
+    if isinstance(loss, WeightedSum):
+        return WeightedSum(term._replace(loss=_without_class_weight(term.loss)) for term in loss.terms)
+    if "class_weight" not in loss.params:  # an own loss
+        return loss
+    return type(loss)(**{**loss.params, "class_weight": None})
 
 
 def _joint_weight(

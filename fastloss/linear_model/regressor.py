@@ -40,7 +40,8 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
     Parameters
     ----------
     loss : str or Loss, default="squared_error"
-        A regression or count loss, see ``fastloss.list_losses("regression")``; "msle" only as an object.
+        A regression or count loss, see ``fastloss.list_losses("regression")``; "msle" only as an object.  Sums of
+        losses, and a ``fastloss.MultiTaskLoss`` for outputs with losses of their own, see docs/composition.md.
     penalty : {"l2", "l1", "elasticnet", None}, default="l2"
         "l2" adds ``alpha/2 * ||coef||**2`` to the objective, "l1" ``alpha * sum(|coef|)``, which makes coefficients
         exactly zero, "elasticnet" a mixture of both.  The intercept is never penalised.
@@ -264,7 +265,7 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
             Dense rows or CSR (other sparse formats are converted); float32 and float64 are used as they are.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets, in the domain of the loss ("poisson": >= 0, ...).  Every output gets its own coefficients, all in
-            the same passes over X.
+            the same passes over X.  With a ``MultiTaskLoss`` NaN are gaps: targets that are not known.
         coef_init : array-like of the shape of `coef_`, default=None
             Start values of the coefficients; None: zeros, or with `warm_start` those of the last fit.
         intercept_init : array-like of the shape of `intercept_`, default=None

@@ -289,10 +289,16 @@ class Loss:
 
     __rmul__ = __mul__
 
+    def __truediv__(self, divisor: float) -> Loss:
+        return self * (1.0 / divisor)
+
     def __add__(self, other: object) -> Loss:
         from fastloss.composite import added
 
         return added(self, other)
+
+    def __radd__(self, other: object) -> Loss:
+        return self if isinstance(other, int) and other == 0 else NotImplemented  # what `sum` begins with
 
     def tempered(self, temperature: float) -> Loss:
         """The loss at raw / temperature: of scores that are flatter (temperature > 1) or sharper than the raw ones.
