@@ -250,6 +250,15 @@ class BoostingObjective:
         The mean loss, in the form of the host's own evaluation functions.
     params : dict
         Parameters of training that belong to the objective.
+
+    Examples
+    --------
+    >>> import fastloss
+    >>> objective = fastloss.get_loss("log_loss").as_xgboost()
+    >>> objective.gradient_hessian([0, 1], [0.0, 0.0])
+    (array([ 0.5, -0.5]), array([0.25, 0.25]))
+    >>> objective.predict(objective.init_score([0, 0, 0, 1]))
+    array([0.25, 0.25, 0.25, 0.25])
     """
 
     loss: Loss

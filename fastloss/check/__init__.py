@@ -81,6 +81,13 @@ class LossReport:
         The least loss found; -inf if it falls without end.
     checks : tuple of (str, int, int)
         Every check: its name, how many points it looked at (0: it does not apply), how many problems it found.
+
+    Examples
+    --------
+    >>> import fastloss
+    >>> report = fastloss.check_loss("hinge")
+    >>> report.ok, report.lipschitz, report.lower_bound, report.kinks[0].raw
+    (True, 1.0, 0.0, -1.0)
     """
 
     loss: str

@@ -58,6 +58,12 @@ def get_class(name: str) -> type[Loss]:
     ------
     ValueError
         For an unknown name; the message lists the known ones.
+
+    Examples
+    --------
+    >>> import fastloss
+    >>> fastloss.losses.get_class("huber")(delta=2.0)
+    Huber(delta=2.0)
     """
     if not isinstance(name, str):
         raise TypeError(f"loss must be a name or a Loss, got {name!r}")

@@ -199,6 +199,15 @@ class Loss:
         Declared parameters, with defaults and bounds.
     params : dict of str to float
         The values of this instance.
+
+    Examples
+    --------
+    >>> import fastloss
+    >>> loss = fastloss.losses.Huber(delta=2.0)
+    >>> loss.loss_gradient([0.0, 0.0], [1.0, 4.0], reduction="none")
+    (array([0.5, 6. ]), array([1., 2.]))
+    >>> loss.name, loss.convex, loss.curvature()
+    ('huber', True, 1.0)
     """
 
     name: ClassVar[str] = ""
@@ -505,7 +514,10 @@ class Loss:
     # ------------------------------------------- what solvers and policies ask; sums and own losses have their answers
     @property
     def _registered(self) -> str:
-        """The name, by which special cases know a built-in loss; own losses may have any name, and have none here."""
+        """The name, by which special cases know a built-in loss; own losses may have any name, and have none here.
+
+        Sums have theirs as long as no term is an own loss: no special case has a sum's name.
+        """
         return self.name
 
     @property
@@ -519,21 +531,28 @@ class Loss:
 
     @property
     def _kinked(self) -> bool:
-        """Whether the slope jumps, and `_envelope` is what solvers have to use."""
+        """Whether the slope jumps, and `_envelope` is what solvers have to use: those of "auto" and of streams."""
         return self.piecewise_linear
 
     @property
     def _hessian_jumps(self) -> bool:
-        """Whether the second derivative does: losses with a closed proximal step are made of parabolas and lines."""
+        """Whether the second derivative does: losses with a closed proximal step are made of parabolas and lines.
+
+        Newton's decrement is then no certificate for "auto".
+        """
         return hasattr(self, "proximal_slope") and self._registered != "squared_error"
 
     @property
     def _has_closed_envelope(self) -> bool:
+        """Whether `_envelope` is compiled from a formula; that of other losses is searched for."""
         return hasattr(self, "proximal_slope")
 
     @property
     def _crosses_zero(self) -> bool:
-        """Whether values have either sign, so that they are no scale for a distance from the optimum."""
+        """Whether values have either sign, so that they are no scale for a distance from the optimum.
+
+        In a sum with losses of y itself the best constant may also lie outside the range of y.
+        """
         return self.link == "log"
 
     @property

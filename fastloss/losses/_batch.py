@@ -70,6 +70,18 @@ class BatchLoss(Loss):
     * The ranking losses take ``group``, the sizes of consecutive groups of rows, as LightGBM does; by default all rows
       are one group.
     * They work on float64 copies of the vectors, without the rows of weight 0.
+
+    They have no place in sums and in ``MultiTaskLoss``, which add up losses of samples, nor in the estimators;
+    ``LinearObjective``, boosting, ``check_loss`` and ``fastloss.interop.torch`` take them.
+
+    Examples
+    --------
+    >>> import fastloss
+    >>> loss = fastloss.losses.PairwiseLogistic()
+    >>> isinstance(loss, fastloss.losses.BatchLoss), loss.grouped
+    (True, True)
+    >>> loss.gradient([1, 0, 2, 0], [0.0, 0.0, 1.0, 1.0], group=[2, 2], reduction="sum")
+    array([-0.5,  0.5, -0.5,  0.5])
     """
 
     kind = "batch"
