@@ -42,8 +42,7 @@ cdef struct Composite:
 cdef Py_ssize_t room_for_pieces(const Composite *composite, Py_ssize_t n, Py_ssize_t usual, Py_ssize_t tiles,
                                 void **room) noexcept nogil:
     """How many elements a piece has: `usual`, for which there is room already, or all, in room that is made here (and
-    freed by the caller) for so many tiles of 8 bytes.
-    """
+    freed by the caller) for so many tiles of 8 bytes."""
     cdef void *more = NULL
     if composite.python and n > usual:
         more = malloc(n * tiles * sizeof(double))
