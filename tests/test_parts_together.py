@@ -510,6 +510,9 @@ def test_return_values(compiled, more, returned, n_threads):
     kinked = (one + AbsoluteError())._envelope(0.3)
     with pytest.raises(ValueError, match=r"y_true\[\d+\] = 0.0: mine refused it: its callback returned"):
         dispatch.evaluate(kinked, dispatch.LOSS, y, raw, None, "none", None, None, None, n_threads)
+    far = (one + AbsoluteError())._envelope(10.0)  # whose search looks beyond 4 for a solution between -1 and 0
+    with pytest.raises(ValueError, match=r"y_true\[0\] = 0.0: mine refused it: its callback returned"):
+        dispatch.evaluate(far, dispatch.LOSS, y, y - 1.0, None, "none", None, None, None, n_threads)
 
 
 def test_refusals_while_training(compiled, table):
