@@ -105,9 +105,9 @@ def _sums(n: int, rows: int, dtype: str, one: bool = False) -> tuple[Other, ...]
     )
 
 
-def _torch(n: int, dtype: str, one: bool = False) -> Other:
+def _torch(n: int, dtype: str) -> Other:
     title = f"cross_entropy in torch, {CLASSES} classes"
-    return Other(title, "torch's", partial(own_others.torch, classes=CLASSES), n, dtype, one)
+    return Other(title, "torch's", partial(own_others.torch, classes=CLASSES), n, dtype)
 
 
 def _boosting(n: int) -> tuple[Other, ...]:
