@@ -145,20 +145,22 @@ def _blocks_of_numpy(y, raw, gradient, **params) -> Callable[[], tuple[float, np
 
 
 def _bare_blocks(address: int, y, raw, gradient) -> Callable[[], None]:
-    """The compiled function over all blocks, and nothing else: no sum of losses, no scaling of gradients."""
-    pointers = [ctypes.c_void_p] * 5
-    signature = ctypes.CFUNCTYPE(ctypes.c_ssize_t, *pointers, ctypes.c_ssize_t, ctypes.c_void_p, ctypes.c_void_p)
-    function = signature(address)
+    """The compiled function over all blocks, and nothing else: no sum of losses, no scaling of gradients.
+
+    The loop is compiled too: one in Python was seen to take a fifth longer.
+    """
+    function = ctypes.CFUNCTYPE(*[ctypes.c_ssize_t] * 9)(address)  # pointers as integers of their size
     losses = np.empty(COMPILED_BLOCK, raw.dtype)
-    arrays = (y, raw, gradient)  # alive as long as their addresses are used
+    n, item, block = len(y), raw.itemsize, COMPILED_BLOCK
 
-    def all_blocks():
-        starts = [array.ctypes.data for array in arrays]
-        for at in range(0, len(y), COMPILED_BLOCK):
-            y_at, raw_at, gradient_at = (start + at * raw.itemsize for start in starts)
-            function(y_at, raw_at, losses.ctypes.data, gradient_at, None, min(COMPILED_BLOCK, len(y) - at), None, None)
+    @package("numba").njit
+    def loop(y_at, raw_at, losses_at, gradient_at):
+        for at in range(0, n, block):
+            here = at * item
+            function(y_at + here, raw_at + here, losses_at, gradient_at + here, 0, min(block, n - at), 0, 0)
 
-    return all_blocks
+    arrays = y, raw, losses, gradient  # alive as long as their addresses are used
+    return lambda: loop(*(array.ctypes.data for array in arrays))
 
 
 def epochs(name: str, language: str, dtype: str, n: int, columns: int, threads: int) -> dict[str, Call]:

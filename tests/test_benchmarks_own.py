@@ -103,8 +103,8 @@ def test_another_formula_is_a_failure(monkeypatch, part):
         ("numba", Function("huber", "numba", 100)),
         ("numba", Function("huber", "numba", 100, epoch=True)),
         ("torch", own._torch(100, "float32")),
-        ("lightgbm", own._boosting(100, "most")[0]),
-        ("xgboost", own._boosting(100, "most")[1]),
+        ("lightgbm", own._boosting(100)[0]),
+        ("xgboost", own._boosting(100)[1]),
     ],
 )
 def test_a_missing_package_is_no_failure(monkeypatch, name, case):
@@ -203,16 +203,13 @@ def test_other_rows(case):
 
 def test_which_numbers_of_threads():
     case = own._batch("soft_fbeta", 500)
-    cores = {
-        which: [row["cores"] for row in own.measure(dataclasses.replace(case, which=which), PLAN, RUN)]
-        for which in own.WHICH
-    }
-    assert cores == {"all": [1, 2], "least": [1], "most": [2]}
+    assert [row["cores"] for row in own.measure(case, PLAN, RUN)] == [1, 2]
+    assert [row["cores"] for row in own.measure(dataclasses.replace(case, one=True), PLAN, RUN)] == [1]
 
 
 def test_a_part_of_the_groups_is_scaled(monkeypatch):
     monkeypatch.setattr(own_others, "LOOPED", 2)
-    (row,) = own.measure(own._ranking("listnet", 1000, "least"), PLAN, RUN)
+    (row,) = own.measure(own._ranking("listnet", 1000, one=True), PLAN, RUN)
     assert row["other_scale"] == 5
     assert row["other_time"] == pytest.approx(5e3 * row["other_seconds"]["median"])
     assert row["difference"] < 1e-12
@@ -224,7 +221,7 @@ def test_a_wrong_gradient_is_seen(monkeypatch):
         return value, gradient * 1.00001
 
     monkeypatch.setitem(own_others.IN_NUMPY, "listnet", wrong)
-    (row,) = own.measure(own._ranking("listnet", 1000, "least"), PLAN, RUN)
+    (row,) = own.measure(own._ranking("listnet", 1000, one=True), PLAN, RUN)
     assert row["fastloss_time"].kind == "failed"
     assert "other_ratio" not in row
 
