@@ -832,6 +832,66 @@ def test_refusals_while_training(library, table):
     SGDLossRegressor(wide).fit(X, y)  # and another loss of the same function is not infected
 
 
+@pytest.fixture(scope="module")
+def picky(numba):
+    """Squared error that refuses y > params[0] at raw predictions beyond params[1]."""
+
+    @numba.cfunc(fastloss.cfunc_signature("float64"))
+    def f(y, raw, loss, grad, hess, n, params, data):
+        for i in range(n):
+            if y[i] > params[0] and abs(raw[i]) > params[1]:
+                return i
+            grad[i] = raw[i] - y[i]
+            loss[i] = 0.5 * grad[i] * grad[i]
+        return n
+
+    return f
+
+
+@pytest.mark.parametrize("beyond", [-1.0, 0.5], ids=["at once", "on the way"])
+@pytest.mark.parametrize("parameters", [{}, {"batch_size": 7}, {"early_stopping": True}, {"learning_rate": "auto"}])
+@pytest.mark.parametrize("convert", [np.float64, np.float32])
+def test_refusals_while_training_name_the_sample(picky, table, parameters, beyond, convert):
+    X, y = table[0].astype(convert), np.clip(table[1], -10, 10)
+    y[41], X[41] = 50.3, 3
+    loss = CustomLoss(picky, params=[40, beyond], name="picky")
+    model = SGDLossRegressor(loss, **{"learning_rate": "constant", "eta0": 1e-3, "random_state": 0, **parameters})
+    at_once = beyond < 0 or parameters == {"learning_rate": "auto"}
+    for fit in (model.fit, *[model.partial_fit] * ("early_stopping" not in parameters)):
+        with pytest.raises(
+            ValueError, match=r"^y(_true)?\[41\] = 50\.(3|299.*?)(:| and raw prediction .*:) picky refused it"
+        ):
+            fit(X, y)
+    twice = y.copy()
+    twice[700], X[700] = y[41], 3
+    with pytest.raises(
+        ValueError, match=r"y(_true)?\[41\] = 50" if at_once else r"y\[41\] = 50.* \(the first with that "
+    ):
+        model.fit(X, twice)
+    for Y, place in ((np.column_stack([-y, y]), "41, 1"), (np.column_stack([y, -y]), "41, 0")):
+        with pytest.raises(
+            ValueError, match=rf"y\[{place}\] = 50" if parameters != {"learning_rate": "auto"} else "41"
+        ):
+            model.fit(X, Y)
+    pickle.loads(pickle.dumps(_error_of(model.fit, X, y)))
+
+
+def _error_of(call, *arguments):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - looked at by the caller
+        call(*arguments)
+    return caught.value
+
+
+def test_refusals_in_the_classifier_name_the_sample(picky, table):
+    labels = np.where(table[1] > 0, "up", "down")
+    for classes in (labels, np.where(table[1] > 3, "far", labels)):
+        loss = CustomLoss(picky, "binary", params=[0.5, 0.5], name="picky")
+        with pytest.raises(
+            ValueError, match=r"^y\[\d+\] = 1\.0 \(the first with that target\) and raw .*: picky refused"
+        ):
+            SGDLossClassifier(loss, learning_rate="constant", eta0=0.1).fit(table[0], classes)
+
+
 class StopError(Exception):
     """Raised by Python functions below."""
 

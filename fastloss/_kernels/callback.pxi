@@ -405,6 +405,25 @@ cdef cnp.ndarray _block_array(const void *memory, Py_ssize_t n, Py_ssize_t K, in
 
 
 # ----------------------------------------------------------------------------------------- the kernel
+class RefusedSampleError(ValueError):
+    """A sample that a user's function refuses.
+
+    Kernels in the midst of a pass know its target `y` and raw prediction `raw`, but not which one it is; those who do
+    raise what :meth:`at` returns.
+    """
+
+    @classmethod
+    def of(cls, y, raw, reason, place="a sample with y", more=""):
+        error = cls(f"{place} = {y!r}{more} and raw prediction {raw!r}: {reason}")
+        error.y, error.raw, error.reason = y, raw, reason
+        return error
+
+    def at(self, index, unique=True):
+        """The same error of a sample whose place in y is known."""
+        place = ", ".join(map(str, index))
+        return self.of(self.y, self.raw, self.reason, f"y[{place}]", "" if unique else " (the first with that target)")
+
+
 cdef class CallbackKernel(Kernel):
     """The compiled half of a CustomLoss.
 
@@ -532,9 +551,7 @@ cdef class CallbackKernel(Kernel):
             return 0
         self.raise_error()
         reason = self.refusal(self.callback.returned, self.callback.asked)
-        raise ValueError(
-            f"a sample with y = {self.callback.y!r} and raw prediction {self.callback.raw!r}: {reason}"
-        )
+        raise RefusedSampleError.of(self.callback.y, self.callback.raw, reason)
 
     # -- Python functions ----------------------------------------------------------------------------------------------
     cdef Py_ssize_t ask(self, const void *y, const Py_ssize_t *label, const void *raw, void *loss, void *grad,
