@@ -30,8 +30,8 @@ _SIZES = {"Py_ssize_t", "ssize_t", "ptrdiff_t", "intptr_t", "npy_intp", "intp_t"
 _SIZES |= {"int64_t", "npy_int64", "longlong", "int64"} if ctypes.sizeof(ctypes.c_void_p) == 8 else {"int32_t", "int"}
 _SIZES |= {"long"} if ctypes.sizeof(ctypes.c_long) == ctypes.sizeof(ctypes.c_void_p) else set()
 _TYPE_WORDS = {"int", "long", "short", "char", "double", "float", "unsigned", "signed"}
-_FLOATS = {"double": "double", "float64_t": "double", "npy_float64": "double", "npy_double": "double"}
-_FLOATS |= {"float": "float", "float32_t": "float", "npy_float32": "float", "npy_float": "float"}
+_FLOATS = dict.fromkeys(("double", "float64", "float64_t", "npy_float64", "npy_double"), "double")
+_FLOATS |= dict.fromkeys(("float", "float32", "float32_t", "npy_float32", "npy_float"), "float")
 
 _FUNCTION_POINTER = ctypes.CFUNCTYPE(None).__bases__[0]
 _capsule_name = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyCapsule_GetName", ctypes.pythonapi))
@@ -117,9 +117,10 @@ def _declared(owner: str, signature: Any, known: Mapping[str, Any], multiclass: 
     """The dtype that `signature` names or spells."""
     if signature is None:
         return None
-    if isinstance(signature, str) and "(" in signature:
+    declared = _spelled(signature)
+    if declared is not None:
         for dtype, types in known.items():
-            if _agree(c_types(signature), types):
+            if _agree(declared, types):
                 return dtype
         raise TypeError(
             f"{owner}: signature={signature!r} is not the signature of a callback; expected "
@@ -129,8 +130,19 @@ def _declared(owner: str, signature: Any, known: Mapping[str, Any], multiclass: 
         return dtype_name(signature)
     except ValueError:
         raise TypeError(
-            f"{owner}: signature must be None, 'float64', 'float32' or a C signature, got {signature!r}"
+            f"{owner}: signature must be None, 'float64', 'float32', a C signature or what cfunc_signature returns, "
+            f"got {signature!r}"
         ) from None
+
+
+def _spelled(signature: Any) -> tuple[str, ...] | None:
+    """The types of a signature that spells them: C text, a numba signature, or the text of one."""
+    if hasattr(signature, "return_type") and hasattr(signature, "args"):
+        return tuple(_numba_type(kind) for kind in (signature.return_type, *signature.args))
+    if not isinstance(signature, str) or "(" not in signature:
+        return None
+    arguments, _, result = signature.rpartition("->")  # numba writes the result last
+    return c_types(result + arguments if arguments else signature)
 
 
 def _agree(types: tuple[str, ...], wanted: tuple[str, ...]) -> bool:

@@ -183,6 +183,10 @@ class WeightedSum(Loss):
         """Whether all terms are."""
         return all(term.loss.convex for term in self._active)
 
+    @property
+    def _declares_convex(self) -> bool:
+        return all(term.loss._declares_convex for term in self._active)
+
     def curvature(self) -> float:
         """The sum of the terms' bounds of the second derivative."""
         return sum(term.factor / term.temperature**2 * term.loss.curvature() for term in self._active)

@@ -24,6 +24,7 @@ _LINKS = {
     "binary": ("sign", "logit", "identity", "log"),
     "multiclass": ("argmax", "softmax"),
 }
+_ZERO_ONE, _SIGNS = (0.0, 1.0), (-1.0, 1.0)
 
 
 class CustomLoss(Loss):
@@ -42,22 +43,24 @@ class CustomLoss(Loss):
           hessian)``, of whole arrays: y and raw are read-only arrays (n,), or for "multiclass" labels (n,) or targets
           (n, K) and scores (n, K); losses have shape (n,), gradients and hessians that of raw.
     kind : {"regression", "binary", "multiclass"}, default "regression"
-        What y is. It is handed on as the caller gave it; the estimators give a binary loss −1 and +1, or probabilities
-        where y holds some (`soft_targets`).
+        What y is. The labels of a binary loss are recoded to those its function knows (`labels`); all else is handed on
+        as the caller gave it.
     name : str, optional
         For messages; by default the function's own name.
     params : sequence of float or dict of str to float, default ()
         What the function gets as parameters, in this order, as float64.
     hessian : bool, default False
         Whether the function gives the second derivative (multiclass: the diagonal) too.
-    signature : str, optional
-        "float64", "float32" or C text: the signature of a bare address, or of a ctypes function without argtypes. It is
-        believed; a wrong one crashes the process.
+    signature : str or numba signature, optional
+        "float64", "float32", C text or what :func:`cfunc_signature` returns: the signature of a bare address, or of a
+        ctypes function without argtypes. There it is believed, and a wrong one crashes the process; beside a function
+        that says its signature it must agree.
     link : str, optional
         What :meth:`predict` does: "identity", "log", "logit", "sign", or for "multiclass" "argmax", "softmax". By
         default the value, the side or the likeliest class.
-    convex : bool, default True
-        Whether the loss is convex in the raw prediction. It is believed.
+    convex : bool, optional
+        Whether the loss is convex in the raw prediction. It is believed. None: nothing is declared; solvers take it for
+        convex, and :func:`check_loss` says whether it looks so.
     curvature : float, optional
         An upper bound of the second derivative; gives ``hessian="upper_bound"`` and good steps in streams.
     piecewise_linear : bool, default False
@@ -68,6 +71,16 @@ class CustomLoss(Loss):
         (compiled functions: `label` is then NULL).
     target : str, optional
         The values of y the loss is defined for, in words.
+    labels : {(0, 1), (-1, 1)}, optional
+        Binary: the labels that the function is written for. The caller's negative label, 0 or −1, becomes the first of
+        them before the function is called, wherever the loss is used; numbers between are handed on. By default they
+        are found by one call with y = 0: (-1, 1) if all slopes there are 0, as those of a function of the margin y·raw
+        are, or if the function refuses or raises; else (0, 1). With `soft_targets` they are (0, 1).
+
+    Attributes
+    ----------
+    labels : tuple of float, or None
+        The labels a binary loss's function gets.
 
     Raises
     ------
@@ -117,10 +130,11 @@ class CustomLoss(Loss):
     kind: Literal["regression", "binary", "multiclass"]  # type: ignore[misc]
     function: Any
     soft_targets: bool
+    labels: tuple[float, float] | None
     _kernel: dispatch.CallbackKernel  # type: ignore[misc]
     _hessian: bool
     _signature: Any
-    _convex: bool
+    _convex: bool | None
     _curvature: float | None
 
     def __init__(
@@ -133,23 +147,26 @@ class CustomLoss(Loss):
         signature: Any = None,
         *,
         link: str | None = None,
-        convex: bool = True,
+        convex: bool | None = None,
         curvature: float | None = None,
         piecewise_linear: bool = False,
         soft_targets: bool = False,
         target: str | None = None,
+        labels: tuple[float, float] | None = None,
     ) -> None:
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a string or None, got {name!r}")
         name = name or getattr(function, "__name__", None) or "custom loss"
         if kind not in _LINKS:
             raise ValueError(f"{name}: kind must be one of {', '.join(map(repr, _LINKS))}, got {kind!r}")
-        flags = {"hessian": hessian, "convex": convex, "piecewise_linear": piecewise_linear}
-        for option, value in {**flags, "soft_targets": soft_targets}.items():
-            if not isinstance(value, bool | np.bool_):
-                raise TypeError(f"{name}: {option} must be True or False, got {value!r}")
+        flags = {"hessian": hessian, "piecewise_linear": piecewise_linear, "soft_targets": soft_targets}
+        for option, value in {**flags, "convex": convex}.items():
+            none = " or None" if option == "convex" else ""
+            if not isinstance(value, bool | np.bool_) and not (none and value is None):
+                raise TypeError(f"{name}: {option} must be True or False{none}, got {value!r}")
         if link is not None and link not in _LINKS[kind]:
             raise ValueError(f"{name}: link must be one of {', '.join(map(repr, _LINKS[kind]))}, got {link!r}")
+        convex = bool(piecewise_linear) or None if convex is None else bool(convex)
         if piecewise_linear and (kind == "multiclass" or not convex):
             what = "kind='multiclass'" if kind == "multiclass" else "convex=False"
             raise ValueError(f"{name}: piecewise_linear=True is for convex losses of one score, got {what}")
@@ -164,15 +181,20 @@ class CustomLoss(Loss):
             target=target or "what its function takes",
             _hessian=bool(hessian),
             _signature=signature,
-            _convex=bool(convex),
+            _convex=convex,
             _curvature=_checked_curvature(name, curvature),
         )
-        self.__dict__["_kernel"] = self._own_kernel()
+        self.__dict__["labels"] = _checked_labels(self, labels)
+        functions = _functions(name, function, kind == "multiclass", signature)
+        self.__dict__["_kernel"] = self._own_kernel(functions)
+        if kind == "binary":
+            known = self.labels or self._found_labels(np.float32 if set(functions) == {"float32"} else np.float64)
+            self.__dict__["labels"] = known
+            self._kernel.set_labels(known)
 
-    def _own_kernel(self) -> dispatch.CallbackKernel:
+    def _own_kernel(self, functions: dict[str, Any]) -> dispatch.CallbackKernel:
         constants = np.array(list(self.params.values()), np.float64)
         multiclass = self.kind == "multiclass"
-        functions = _functions(self.name, self.function, multiclass, self._signature)
         kernel = dispatch.CallbackKernel(
             self.name,
             self.target,
@@ -188,6 +210,16 @@ class CustomLoss(Loss):
             kernel.set_scores(None, None, self.soft_targets, False)
         return kernel
 
+    def _found_labels(self, dtype: type) -> tuple[float, float]:
+        """The labels the function is written for: a function of the margin y·raw has no slope at y = 0."""
+        raw: NDArray[Any] = np.array([-3.0, -0.3, 0.3, 3.0], dtype)
+        try:
+            with np.errstate(all="ignore"):
+                slopes = self.gradient(np.zeros_like(raw), raw, reduction="none")
+        except Exception:  # of whatever sort: 0 is no label of it
+            return _SIGNS
+        return _ZERO_ONE if slopes.any() else _SIGNS
+
     # --------------------------------------------------------------------------------------------- what a loss is
     @property
     def _registered(self) -> str:
@@ -195,8 +227,12 @@ class CustomLoss(Loss):
 
     @property
     def convex(self) -> bool:
-        """Whether the loss was declared convex in the raw prediction."""
-        return self._convex
+        """Whether the loss is taken for convex in the raw prediction: it was not declared otherwise."""
+        return self._convex is not False
+
+    @property
+    def _declares_convex(self) -> bool:
+        return self._convex is True
 
     def curvature(self) -> float:
         """The upper bound of the second derivative that was given; inf where none was."""
@@ -244,6 +280,7 @@ class CustomLoss(Loss):
             "piecewise_linear": self.piecewise_linear,
             "soft_targets": self.soft_targets,
             "target": self.target,
+            "labels": self.labels,
         }
 
     def __repr__(self) -> str:
@@ -372,6 +409,20 @@ def _named(name: str, params: Any) -> dict[str, float]:
             raise TypeError(f"{name}: {key} must be a number, got {value!r}")
         values[str(key)] = float(value)
     return values
+
+
+def _checked_labels(loss: CustomLoss, labels: Any) -> tuple[float, float] | None:
+    """The labels that were given, or that follow from soft targets."""
+    if labels is None:
+        return _ZERO_ONE if loss.soft_targets and loss.kind == "binary" else None
+    if loss.kind != "binary":
+        raise ValueError(f"{loss.name}: labels={labels!r} is for kind='binary', got kind={loss.kind!r}")
+    found = next((known for known in (_ZERO_ONE, _SIGNS) if np.array_equal(labels, known)), None)
+    if found is None:
+        raise ValueError(f"{loss.name}: labels must be None, (0, 1) or (-1, 1), got {labels!r}")
+    if loss.soft_targets and found == _SIGNS:
+        raise ValueError(f"{loss.name}: soft_targets=True needs probabilities, in [0, 1], got labels={labels!r}")
+    return found
 
 
 def _checked_curvature(name: str, curvature: Any) -> float | None:

@@ -298,6 +298,14 @@ class MultiTaskLoss(Loss):
         """Whether all losses are."""
         return all(task.loss.convex for task in self.tasks if task.weight > 0)
 
+    @property
+    def _declares_convex(self) -> bool:
+        return all(task.loss._declares_convex for task in self.tasks if task.weight > 0)
+
+    @property
+    def _registered(self) -> str:
+        return self.name if all(task.loss._registered for task in self.tasks) else ""
+
     def curvature(self) -> float:
         """The largest bound of the tasks' second derivatives."""
         return max((t.weight * t.loss.curvature() for t in self.tasks if t.weight > 0), default=0.0)

@@ -9,7 +9,7 @@ import oracle_multiclass
 import pytest
 
 import fastloss
-from fastloss import check_loss
+from fastloss import CustomLoss, check_loss
 from fastloss.check import LossReport
 from fastloss.losses import CrossEntropy, LogCosh, LogLoss
 
@@ -612,3 +612,131 @@ def test_own_rows():
 def test_wrong_arguments(arguments, error, match):
     with pytest.raises(error, match=match):
         check_loss(**arguments)
+
+
+# functions of one's own -----------------------------------------------------------------------------------------------
+def welsch(y, raw):
+    r = raw - y
+    e = np.exp(-0.5 * r * r)
+    return 1 - e, r * e
+
+
+def cross_entropy(y, raw):
+    shifted = raw - raw.max(axis=1, keepdims=True)
+    e = np.exp(shifted)
+    total = e.sum(axis=1, keepdims=True)
+    each = np.arange(len(y))
+    gradient = e / total
+    gradient[each, y] -= 1
+    return np.log(total[:, 0]) - shifted[each, y], gradient
+
+
+def log_loss_of_zero_one(y, raw):
+    if not np.all((y >= 0) & (y <= 1)):
+        raise ValueError("y in [0, 1] only")
+    return np.logaddexp(0, raw) - y * raw, 1 / (1 + np.exp(-raw)) - y
+
+
+def log_loss_of_signs(y, raw):
+    if not np.all(np.abs(y) == 1):
+        raise ValueError("y = -1 and 1 only")
+    return np.logaddexp(0, -y * raw), -y / (1 + np.exp(y * raw))
+
+
+def combined(loss, way):
+    """The loss, a sum with it, a column of it."""
+    quadratic = fastloss.get_loss("squared_error")
+    return {"alone": loss, "sum": 0.5 * loss + quadratic, "task": fastloss.MultiTaskLoss([(1, loss, [0])])}[way]
+
+
+@pytest.mark.parametrize("way", ["alone", "sum", "task"])
+def test_convexity_that_nobody_declared_is_found(way):
+    bumps = CustomLoss(lambda y, raw: (10 * welsch(y, raw)[0], 10 * welsch(y, raw)[1]), name="bumps")
+    report = check_loss(combined(bumps, way))
+    assert report.ok, str(report)
+    assert not report.convex
+    assert bumps.convex  # for solvers
+    assert check_loss(combined(CustomLoss(bumps.function, convex=False), way)).ok
+    declared = check_loss(combined(CustomLoss(bumps.function, convex=True), way))
+    assert not declared.ok
+    assert all("declared convex" in text for text in declared.problems)
+
+
+@pytest.mark.parametrize("declared", [None, True, False])
+def test_declared_convexity_is_looked_at(declared):
+    report = check_loss(CustomLoss(log_loss_of_signs, "binary", convex=declared))
+    points = {name: count for name, count, _ in report.checks}
+    assert report.convex
+    assert (
+        (points["convex, if declared"] > 0) == (points["above its tangents, if declared convex"] > 0) == bool(declared)
+    )
+
+
+@pytest.mark.parametrize("way", ["alone", "sum", "task"])
+def test_nan_at_infinity_alone_is_a_note(way):
+    """Of a user's formula; built-in losses have limits there."""
+    report = check_loss(combined(CustomLoss(welsch), way))
+    assert report.ok, str(report)
+    assert any("is nan" in text and "inf" in text for text in report.notes)
+    assert f"note: {report.notes[0]}" in str(report)
+    assert check_loss("log_loss").notes == ()
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        CustomLoss(log_loss_of_zero_one, "binary"),
+        CustomLoss(log_loss_of_zero_one, "binary", soft_targets=True),
+        CustomLoss(log_loss_of_signs, "binary"),
+        CustomLoss(cross_entropy, "multiclass", name="softmax"),
+        CustomLoss(welsch),
+    ],
+    ids=lambda loss: f"{loss.name} {loss.soft_targets}",
+)
+def test_textbook_formulas_are_ok(loss):
+    report = check_loss(loss)
+    assert report.ok, str(report)
+    assert loss.name == "log_loss_of_signs" or report.notes
+
+
+def test_own_losses_are_looked_at_with_their_labels():
+    seen = set()
+
+    def watched(y, raw):
+        seen.update(y.tolist())
+        return log_loss_of_signs(y, raw)
+
+    loss = CustomLoss(watched, "binary", labels=(-1, 1), name="watched")
+    report = check_loss(loss)
+    assert seen == {-1, 1}
+    wrong = check_loss(CustomLoss(lambda y, raw: (watched(y, raw)[0], -watched(y, raw)[1]), "binary", labels=(-1, 1)))
+    assert report.ok
+    assert "gradient at y = -1, raw = " in wrong.problems[0] or "gradient at y = 1, raw = " in wrong.problems[0]
+    soft = CustomLoss(log_loss_of_zero_one, "binary", soft_targets=True)
+    assert dict((n, p) for n, p, _ in check_loss(soft).checks)["bounded below"] > 40  # four targets, not two
+
+
+def test_nan_elsewhere_stays_a_problem():
+    def overflows(y, raw):
+        e = np.exp(raw)
+        return np.log1p(e) - y * raw, e / (1 + e) - y
+
+    text = problems(CustomLoss(overflows, "binary"))
+    assert "gradient at y = " in text
+    assert "is nan" in text
+
+    def no_limit(y, raw):
+        return np.where(np.isinf(raw), 7.0, np.tanh(np.abs(raw - y))), np.zeros_like(raw)
+
+    assert "is 7, but 1 at raw" in problems(CustomLoss(no_limit))
+
+
+@pytest.mark.parametrize("factor", [-1.0, 0.0, 0.5, 3.0])
+def test_a_wrong_gradient_is_one_problem(factor):
+    """Not three: tangents and slopes that fall follow from it. Chords, of values alone, do not."""
+    report = check_loss(CustomLoss(lambda y, raw: (0.5 * (raw - y) ** 2, factor * (raw - y)), convex=True))
+    assert failed(report) == {"the gradient is the loss's slope"}
+    assert len(report.problems) == 1
+    hats = CustomLoss(lambda y, raw: (-0.5 * (raw - y) ** 2, factor * (raw - y)), convex=True)
+    if factor != -1:
+        assert failed(check_loss(hats)) >= {"the gradient is the loss's slope", "convex, if declared"}

@@ -545,6 +545,158 @@ def test_classifiers(softmax, learning_rate):
         SGDLossClassifier(CustomLoss(numpy_squares)).fit(X, y)
 
 
+# labels ---------------------------------------------------------------------------------------------------------------
+def zero_one(y, raw):
+    assert set(np.unique(y)) <= {0, 1}
+    with np.errstate(over="ignore"):
+        return np.logaddexp(0, raw) - y * raw, 1 / (1 + np.exp(-raw)) - y
+
+
+def margins(y, raw):
+    assert set(np.unique(y)) <= {-1, 0, 1}
+    with np.errstate(over="ignore"):
+        return np.logaddexp(0, -y * raw), -y / (1 + np.exp(y * raw))
+
+
+def only_signs(y, raw):
+    if not set(np.unique(y)) <= {-1, 1}:
+        raise ValueError("-1 and 1 only")
+    return margins(y, raw)
+
+
+def numba_labels(numba, signs, raises=False):
+    @numba.cfunc(fastloss.cfunc_signature("float64"))
+    def f(y, raw, loss, grad, hess, n, params, data):
+        for i in range(n):
+            label = y[i]
+            if raises and label == 0:
+                return i
+            m = label * raw[i] if signs else (2 * label - 1) * raw[i]
+            loss[i] = max(-m, 0.0) + math.log1p(math.exp(-abs(m)))
+            grad[i] = -(label if signs else 2 * label - 1) / (1 + math.exp(m))
+        return n
+
+    return f
+
+
+@pytest.fixture(
+    params=["python (0, 1)", "python (-1, 1)", "python refuses 0", "numba (0, 1)", "numba (-1, 1)", "numba x"]
+)
+def labelled(request):
+    """log_loss for either pair of labels, and the labels."""
+    way, _, what = request.param.partition(" ")
+    signs = what != "(0, 1)"
+    if way == "python":
+        return {"(0, 1)": zero_one, "(-1, 1)": margins}.get(what, only_signs), signs
+    return numba_labels(request.getfixturevalue("numba"), signs, what == "x"), signs
+
+
+@pytest.fixture(params=[False, True], ids=["found", "given"])
+def log_loss_by_labels(request, labelled):
+    function, signs = labelled
+    given = {"labels": (-1, 1) if signs else (0, 1)} if request.param else {}
+    loss = CustomLoss(function, "binary", link="logit", curvature=0.25, **given)
+    assert loss.labels == ((-1.0, 1.0) if signs else (0.0, 1.0))
+    return loss
+
+
+CODINGS = {"01": np.array([0.0, 1.0]), "signs": np.array([-1.0, 1.0]), "bool": np.array([False, True])}
+
+
+@pytest.mark.parametrize("coding", list(CODINGS))
+@pytest.mark.parametrize("n", [1, 9000])
+def test_labels_mean_the_same_in_all_methods(log_loss_by_labels, coding, n, dtype):
+    rng = np.random.default_rng(n)
+    y, raw = CODINGS[coding][rng.integers(0, 2, n)], (3 * rng.normal(size=n)).astype(dtype)
+    tolerance = {"rtol": 1e-5, "atol": 1e-6} if dtype == np.float32 else {"rtol": 1e-12, "atol": 1e-14}
+    for own, built_in in (
+        (log_loss_by_labels, fastloss.get_loss("log_loss")),
+        (
+            0.5 * log_loss_by_labels + fastloss.get_loss("hinge"),
+            0.5 * fastloss.get_loss("log_loss") + fastloss.get_loss("hinge"),
+        ),
+        (log_loss_by_labels.tempered(2.0), fastloss.get_loss("log_loss").tempered(2.0)),
+    ):
+        for reduction in ("none", "mean"):
+            got = own.loss_gradient(y, raw, reduction=reduction)
+            for a, b in zip(got, built_in.loss_gradient(y, raw, reduction=reduction), strict=True):
+                np.testing.assert_allclose(a, b, **tolerance)
+        np.testing.assert_allclose(own.loss(y, raw), built_in.loss(y, raw), **tolerance)
+        np.testing.assert_array_equal(own.gradient(y, raw, n_threads=3), own.gradient(y, raw, n_threads=1))
+    bends = [
+        differences(one, y.astype(dtype), raw, dtype) for one in (log_loss_by_labels, fastloss.get_loss("log_loss"))
+    ]
+    np.testing.assert_allclose(*bends, atol=1e-3 if dtype == np.float32 else 1e-9)
+
+
+@pytest.mark.parametrize("coding", list(CODINGS))
+def test_labels_mean_the_same_in_objectives_and_boosting(log_loss_by_labels, coding, dtype):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 3)).astype(dtype)
+    y = CODINGS[coding][rng.integers(0, 2, 300)]
+    w = rng.normal(size=4)
+    for a, b in zip(*(LinearObjective(X, y, one)(w) for one in (log_loss_by_labels, "log_loss")), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4 if dtype == np.float32 else 1e-10)
+    if coding == "signs":
+        return  # which the hosts do not take
+    for make in ("as_lightgbm", "as_xgboost"):
+        got, want = (
+            getattr(one, make)(hessian="upper_bound")(y.astype(float), X[:, 0])[0]
+            for one in (log_loss_by_labels, fastloss.get_loss("log_loss"))
+        )
+        np.testing.assert_allclose(got, want, rtol=1e-5 if dtype == np.float32 else 1e-10)
+
+
+@pytest.mark.parametrize("classes", [("a", "b", "c"), (-1, 1)])
+@pytest.mark.parametrize("parameters", [{}, {"learning_rate": "constant", "batch_size": 16}])
+def test_labels_mean_the_same_in_the_classifier(log_loss_by_labels, classes, parameters):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 3))
+    score = X @ [1.0, -1.0, 0.5] + rng.logistic(size=300)
+    y = np.array(classes)[np.digitize(score, [-1, 1] if len(classes) == 3 else [0])]
+    own, built_in = (
+        SGDLossClassifier(one, eta0=0.1, random_state=0, **parameters) for one in (log_loss_by_labels, "log_loss")
+    )
+    np.testing.assert_allclose(own.fit(X, y).predict_proba(X), built_in.fit(X, y).predict_proba(X), atol=1e-6)
+    np.testing.assert_array_equal(own.predict(X), built_in.predict(X))
+    for model in (own, built_in):
+        model.partial_fit(X, y)
+    np.testing.assert_allclose(own.coef_, built_in.coef_, atol=1e-5)
+
+
+def test_labels_that_are_found():
+    def plain_hinge(y, raw):
+        return np.maximum(1 - y * raw, 0), np.where(y * raw < 1, -y, 0)
+
+    def squared(y, raw):
+        return 0.5 * (raw - y) ** 2, raw - y
+
+    assert CustomLoss(plain_hinge, "binary").labels == (-1, 1)
+    assert CustomLoss(squared, "binary").labels == (0, 1)
+    assert CustomLoss(squared, "binary", labels=[-1, 1]).labels == (-1, 1)
+    assert CustomLoss(zero_one, "binary", soft_targets=True).labels == (0, 1)
+    assert CustomLoss(squared).labels is None
+    assert CustomLoss(squared, "binary", labels=(-1, 1)).loss([0.0, 1.0, 0.25], [0.0, 0.0, 0.25], [2, 0, 2]) == 0.25
+    assert CustomLoss(squared, "binary") == CustomLoss(squared, "binary", labels=(0, 1))
+    assert CustomLoss(squared, "binary") != CustomLoss(squared, "binary", labels=(-1, 1))
+    signs = CustomLoss(module_level, "binary", labels=(-1, 1))
+    again = pickle.loads(pickle.dumps(signs))
+    assert again.labels == signs.labels == (-1, 1)
+    assert again.loss([0.0], [0.0]) == 0.5
+    X, y = np.random.default_rng(0).normal(size=(200, 2)), np.array(["in", "out"])[np.arange(200) % 2]
+    own, built_in = (
+        SGDLossClassifier(one, alpha=0.1).fit(X, y)
+        for one in (CustomLoss(plain_hinge, "binary", piecewise_linear=True), "hinge")
+    )
+    np.testing.assert_allclose(own.coef_, built_in.coef_, atol=1e-2)
+
+
+def test_refusals_show_the_label_as_it_was_given(library):
+    loss = CustomLoss(library.refuses_negative, "binary", signature="float64", name="mine", labels=(-1, 1))
+    with pytest.raises(ValueError, match=r"y_true\[1\] = 0\.0: mine refused it: its callback returned 1 instead of 3"):
+        loss.loss([1.0, 0.0, 0.0], np.zeros(3))
+
+
 def test_probabilities_as_targets():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(400, 2))
@@ -680,6 +832,66 @@ def test_refusals_while_training(library, table):
     SGDLossRegressor(wide).fit(X, y)  # and another loss of the same function is not infected
 
 
+@pytest.fixture(scope="module")
+def picky(numba):
+    """Squared error that refuses y > params[0] at raw predictions beyond params[1]."""
+
+    @numba.cfunc(fastloss.cfunc_signature("float64"))
+    def f(y, raw, loss, grad, hess, n, params, data):
+        for i in range(n):
+            if y[i] > params[0] and abs(raw[i]) > params[1]:
+                return i
+            grad[i] = raw[i] - y[i]
+            loss[i] = 0.5 * grad[i] * grad[i]
+        return n
+
+    return f
+
+
+@pytest.mark.parametrize("beyond", [-1.0, 0.5], ids=["at once", "on the way"])
+@pytest.mark.parametrize("parameters", [{}, {"batch_size": 7}, {"early_stopping": True}, {"learning_rate": "auto"}])
+@pytest.mark.parametrize("convert", [np.float64, np.float32])
+def test_refusals_while_training_name_the_sample(picky, table, parameters, beyond, convert):
+    X, y = table[0].astype(convert), np.clip(table[1], -10, 10)
+    y[41], X[41] = 50.3, 3
+    loss = CustomLoss(picky, params=[40, beyond], name="picky")
+    model = SGDLossRegressor(loss, **{"learning_rate": "constant", "eta0": 1e-3, "random_state": 0, **parameters})
+    at_once = beyond < 0 or parameters == {"learning_rate": "auto"}
+    for fit in (model.fit, *[model.partial_fit] * ("early_stopping" not in parameters)):
+        with pytest.raises(
+            ValueError, match=r"^y(_true)?\[41\] = 50\.(3|299.*?)(:| and raw prediction .*:) picky refused it"
+        ):
+            fit(X, y)
+    twice = y.copy()
+    twice[700], X[700] = y[41], 3
+    with pytest.raises(
+        ValueError, match=r"y(_true)?\[41\] = 50" if at_once else r"y\[41\] = 50.* \(the first with that "
+    ):
+        model.fit(X, twice)
+    for Y, place in ((np.column_stack([-y, y]), "41, 1"), (np.column_stack([y, -y]), "41, 0")):
+        with pytest.raises(
+            ValueError, match=rf"y\[{place}\] = 50" if parameters != {"learning_rate": "auto"} else "41"
+        ):
+            model.fit(X, Y)
+    pickle.loads(pickle.dumps(_error_of(model.fit, X, y)))
+
+
+def _error_of(call, *arguments):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - looked at by the caller
+        call(*arguments)
+    return caught.value
+
+
+def test_refusals_in_the_classifier_name_the_sample(picky, table):
+    labels = np.where(table[1] > 0, "up", "down")
+    for classes in (labels, np.where(table[1] > 3, "far", labels)):
+        loss = CustomLoss(picky, "binary", params=[0.5, 0.5], name="picky")
+        with pytest.raises(
+            ValueError, match=r"^y\[\d+\] = 1\.0 \(the first with that target\) and raw .*: picky refused"
+        ):
+            SGDLossClassifier(loss, learning_rate="constant", eta0=0.1).fit(table[0], classes)
+
+
 class StopError(Exception):
     """Raised by Python functions below."""
 
@@ -728,7 +940,9 @@ def test_exceptions_propagate_and_end_the_pass(table, error):
     [
         (lambda y, r: None, False, TypeError, r"mine: the function returned NoneType, expected \(loss, gradient\)"),
         (lambda y, r: r, False, TypeError, "mine: the function returned ndarray"),
-        (lambda y, r: (r, r, r), False, ValueError, "returned 3 things.*pass hessian=True"),
+        (lambda y, r: (r, r, r, r), False, ValueError, r"returned 4 things, expected \(loss, gradient\[, hessian\]\)"),
+        (lambda y, r: (r,), False, ValueError, "returned 1 things"),
+        (lambda y, r: (r, r, r, r), True, ValueError, r"returned 4 things, expected \(loss, gradient, hessian\)"),
         (lambda y, r: (r, r), True, ValueError, r"returned 2 things, expected \(loss, gradient, hessian\)"),
         (lambda y, r: (r.sum(), r), False, ValueError, r"losses of shape \(\), expected \(3,\)"),
         (lambda y, r: (r, r[:2]), False, ValueError, r"gradients of shape \(2,\), expected \(3,\)"),
@@ -742,6 +956,15 @@ def test_results_are_checked(function, hessian, error, message):
     loss = CustomLoss(function, name="mine", hessian=hessian)
     with pytest.raises(error, match=message):
         loss.loss(np.zeros(3), np.zeros(3))
+
+
+def test_a_third_result_nobody_asked_for():
+    def f(y, raw):
+        return (*numpy_squares(y, raw), "no hessian at all")
+
+    assert CustomLoss(f).loss_gradient([0.0], [2.0]) == (2.0, [2.0])
+    with pytest.raises(ValueError, match="has no hessian: pass hessian=True"):
+        CustomLoss(f).gradient_hessian([0.0], [2.0])
 
 
 def test_results_of_other_types_are_converted():
@@ -949,6 +1172,25 @@ def test_cffi(library, tmp_path):
         CustomLoss(lib.log_cosh)
     with pytest.raises(ValueError, match="is NULL"):
         CustomLoss(ffi.cast("void *", 0), signature="float64")
+
+
+def test_signatures_by_numba(library, numba_losses):
+    for dtype in ("float64", "float32"):
+        spelled = fastloss.cfunc_signature(dtype)
+        for signature in (spelled, str(spelled)):
+            function = library.huber if dtype == "float64" else library.huberf
+            loss = CustomLoss(function, params=[1.0], signature=signature)
+            assert loss.loss([0.0], np.array([3.0], dtype)) == 2.5
+    scores = fastloss.cfunc_signature("float64", multiclass=True)
+    for signature in (scores, str(scores)):
+        CustomLoss(library.softmax, "multiclass", signature=signature)
+        with pytest.raises(TypeError, match="is not the signature of a callback"):
+            CustomLoss(library.huber, params=[1.0], signature=signature)
+    assert CustomLoss(numba_losses.huber, params=[1.0], signature=fastloss.cfunc_signature()).loss([0.0], [3.0]) == 2.5
+    with pytest.raises(TypeError, match=r"signature=.*but the numba cfunc .* is for float64"):
+        CustomLoss(numba_losses.huber, params=[1.0], signature=fastloss.cfunc_signature("float32"))
+    with pytest.raises(TypeError, match="or what cfunc_signature returns, got 3"):
+        CustomLoss(library.huber, signature=3)
 
 
 def test_low_level_callables_that_are_not_callbacks(library):
@@ -1172,7 +1414,16 @@ print("alive")
         ({"kind": "counts"}, ValueError, "kind must be one of 'regression', 'binary', 'multiclass', got 'counts'"),
         ({"name": 3}, TypeError, "name must be a string or None, got 3"),
         ({"hessian": 1}, TypeError, "hessian must be True or False, got 1"),
-        ({"convex": None}, TypeError, "convex must be True or False, got None"),
+        ({"convex": 1}, TypeError, "convex must be True or False or None, got 1"),
+        ({"hessian": None}, TypeError, "hessian must be True or False, got None"),
+        ({"labels": (0, 1)}, ValueError, r"labels=\(0, 1\) is for kind='binary', got kind='regression'"),
+        ({"kind": "binary", "labels": (1, 2)}, ValueError, r"labels must be None, \(0, 1\) or \(-1, 1\), got \(1, 2\)"),
+        ({"kind": "binary", "labels": "ab"}, ValueError, "labels must be None, .* got 'ab'"),
+        (
+            {"kind": "binary", "labels": (-1, 1), "soft_targets": True},
+            ValueError,
+            r"soft_targets=True needs probabilities, in \[0, 1\], got labels=\(-1, 1\)",
+        ),
         ({"link": "softmax"}, ValueError, "link must be one of 'identity', 'log', 'logit', 'sign', got 'softmax'"),
         ({"params": "ab"}, TypeError, "params must be a sequence of numbers or a dict"),
         ({"params": [1.0, "2"]}, TypeError, r"params\[1\] must be a number, got '2'"),

@@ -29,6 +29,10 @@ cdef enum:
     # What `failed` says.
     REFUSED = 1
     NO_MEMORY = 2
+    # What `labels` says.
+    AS_GIVEN = 0
+    ZERO_ONE = 1
+    SIGNS = 2
 
 cdef struct Callback:
     void *f32                       # the functions, of the types in abi.pxd; NULL: there is none
@@ -38,6 +42,7 @@ cdef struct Callback:
     const double *params
     bint hessian                    # they write hessians
     bint straight                   # the loss is piecewise linear: its second derivative is 0
+    int labels                      # what the functions call the two labels
     bint python
     PyObject *owner                 # the kernel, for Python functions; borrowed
     int claimed                     # by the thread that writes down the first failure
@@ -78,14 +83,51 @@ cdef inline real magnitude(real x) noexcept nogil:
 
 
 # ----------------------------------------------------------------------------------------- one score per sample
-cdef inline Py_ssize_t ask(Callback *callback, const real *y, const real *raw, real *loss, real *grad, real *hess,
+cdef inline Py_ssize_t run(Callback *callback, const real *y, const real *raw, real *loss, real *grad, real *hess,
                            Py_ssize_t n) noexcept nogil:
     """Call the user's function of the working dtype."""
-    cdef Py_ssize_t returned, k
     if real is float:
-        returned = (<kernel_f32>callback.f32)(y, raw, loss, grad, hess, n, callback.params, callback.data32)
+        return (<kernel_f32>callback.f32)(y, raw, loss, grad, hess, n, callback.params, callback.data32)
     else:
-        returned = (<kernel_f64>callback.f64)(y, raw, loss, grad, hess, n, callback.params, callback.data64)
+        return (<kernel_f64>callback.f64)(y, raw, loss, grad, hess, n, callback.params, callback.data64)
+
+
+cdef inline bint needs_recoding(const real *y, Py_ssize_t n, real unknown) noexcept nogil:
+    """Whether some label is the one that the function does not know."""
+    cdef Py_ssize_t i
+    cdef bint found = False
+    for i in range(n):
+        found |= y[i] == unknown
+    return found
+
+
+cdef Py_ssize_t run_recoded(Callback *callback, const real *y, const real *raw, real *loss, real *grad, real *hess,
+                            Py_ssize_t n, real unknown, real known) noexcept nogil:
+    """Call the user's function with its own word for the negative label."""
+    cdef real[BLOCK] block
+    cdef real *labels = block
+    cdef Py_ssize_t i, returned
+    if n > BLOCK:
+        labels = <real *>room_for(callback, n, sizeof(real))
+        if labels == NULL:
+            return -1
+    for i in range(n):
+        labels[i] = known if y[i] == unknown else y[i]
+    returned = run(callback, labels, raw, loss, grad, hess, n)
+    if labels != block:
+        free(labels)
+    return returned
+
+
+cdef inline Py_ssize_t ask(Callback *callback, const real *y, const real *raw, real *loss, real *grad, real *hess,
+                           Py_ssize_t n) noexcept nogil:
+    """Call the user's function with labels it knows, and write down what it refuses."""
+    cdef real unknown = 0 if callback.labels == SIGNS else -1
+    cdef Py_ssize_t returned, k
+    if callback.labels != AS_GIVEN and needs_recoding(y, n, unknown):
+        returned = run_recoded(callback, y, raw, loss, grad, hess, n, unknown, -1 - unknown)
+    else:
+        returned = run(callback, y, raw, loss, grad, hess, n)
     if returned != n:
         k = inside(returned, n)
         note(callback, REFUSED, returned, n, y[k], raw[k])
@@ -363,6 +405,25 @@ cdef cnp.ndarray _block_array(const void *memory, Py_ssize_t n, Py_ssize_t K, in
 
 
 # ----------------------------------------------------------------------------------------- the kernel
+class RefusedSampleError(ValueError):
+    """A sample that a user's function refuses.
+
+    Kernels in the midst of a pass know its target `y` and raw prediction `raw`, but not which one it is; those who do
+    raise what :meth:`at` returns.
+    """
+
+    @classmethod
+    def of(cls, y, raw, reason, place="a sample with y", more=""):
+        error = cls(f"{place} = {y!r}{more} and raw prediction {raw!r}: {reason}")
+        error.y, error.raw, error.reason = y, raw, reason
+        return error
+
+    def at(self, index, unique=True):
+        """The same error of a sample whose place in y is known."""
+        place = ", ".join(map(str, index))
+        return self.of(self.y, self.raw, self.reason, f"y[{place}]", "" if unique else " (the first with that target)")
+
+
 cdef class CallbackKernel(Kernel):
     """The compiled half of a CustomLoss.
 
@@ -445,6 +506,10 @@ cdef class CallbackKernel(Kernel):
     cdef const ScoreKernels *score_kernels(self):
         return &self.rows
 
+    def set_labels(self, labels):
+        """The two labels that the functions know, (0, 1) or (-1, 1); others are recoded before they are called."""
+        self.callback.labels = SIGNS if labels[0] else ZERO_ONE
+
     cdef const double *params(self, bint single) except NULL:
         if not single and self.callback.f64 == NULL:
             raise ValueError(
@@ -486,9 +551,7 @@ cdef class CallbackKernel(Kernel):
             return 0
         self.raise_error()
         reason = self.refusal(self.callback.returned, self.callback.asked)
-        raise ValueError(
-            f"a sample with y = {self.callback.y!r} and raw prediction {self.callback.raw!r}: {reason}"
-        )
+        raise RefusedSampleError.of(self.callback.y, self.callback.raw, reason)
 
     # -- Python functions ----------------------------------------------------------------------------------------------
     cdef Py_ssize_t ask(self, const void *y, const Py_ssize_t *label, const void *raw, void *loss, void *grad,
@@ -501,7 +564,7 @@ cdef class CallbackKernel(Kernel):
             else:
                 targets = _block_array(y, n, K, type_number)
             results = self.function(targets, _block_array(raw, n, K, type_number), *self.arguments)
-            if not isinstance(results, (tuple, list)) or len(results) != 2 + self.callback.hessian:
+            if not isinstance(results, (tuple, list)) or len(results) not in (2 + self.callback.hessian, 3):
                 self.wrong_results(results)
             self.take(results[0], "losses", loss, n, 0, type_number)
             self.take(results[1], "gradients", grad, n, K, type_number)
@@ -514,10 +577,9 @@ cdef class CallbackKernel(Kernel):
             return -1
 
     cdef int wrong_results(self, object results) except -1:
-        wanted = "(loss, gradient, hessian)" if self.callback.hessian else "(loss, gradient)"
+        wanted = "(loss, gradient, hessian)" if self.callback.hessian else "(loss, gradient[, hessian])"
         if isinstance(results, (tuple, list)):
-            hint = "; pass hessian=True to have hessians taken" if len(results) == 3 else ""
-            raise ValueError(f"{self.name}: the function returned {len(results)} things, expected {wanted}{hint}")
+            raise ValueError(f"{self.name}: the function returned {len(results)} things, expected {wanted}")
         raise TypeError(f"{self.name}: the function returned {type(results).__name__}, expected {wanted}")
 
     cdef int take(self, object values, str what, void *out, Py_ssize_t n, Py_ssize_t K, int type_number) except -1:

@@ -33,6 +33,8 @@ from fastloss._kernels.dispatch cimport Kernel, active_table, resolve_threads
 
 import numpy as np
 
+from fastloss._kernels.dispatch import RefusedSampleError
+
 cdef extern from *:
     """
     static inline void fastloss_prefetch(const void *address) {
@@ -120,8 +122,11 @@ def check_targets(Kernel kernel not None, y):
     else:
         refused = first_refused(kernel, <const double *> buffer.view.buf, n)
     if refused >= 0:
-        kernel.raise_failure()
-        where = np.unravel_index(refused, y.shape)
+        where = tuple(int(k) for k in np.unravel_index(refused, y.shape))
+        try:
+            kernel.raise_failure()
+        except RefusedSampleError as error:
+            raise error.at(where) from None
         value = y[where].item()
         kernel = kernel.refusing(value, where[len(where) - 1])
         raise ValueError(f"y[{', '.join(map(str, where))}] = {value!r}: {kernel.name} needs {kernel.target}")

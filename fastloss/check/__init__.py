@@ -24,14 +24,16 @@ __all__ = ["LossReport", "check_loss"]
 #: Kinks that a report keeps.
 KINKS = 10
 
+SLOPE, CONVEX = "the gradient is the loss's slope", "convex, if declared"
+TANGENTS = "above its tangents, if declared convex"
 SHAPES: dict[str, Callable[[Loss, list[Survey]], Outcome]] = {
     "finite raw predictions give finite losses": shape.finite,
-    "the gradient is the loss's slope": shape.gradient,
+    SLOPE: shape.gradient,
     "the hessian is the gradient's slope": shape.hessian,
     "hessians for optimisers are not negative": shape.policies,
     "the loss does not jump": shape.continuity,
-    "convex, if declared": shape.convexity,
-    "above its tangents, if declared convex": shape.subgradient,
+    CONVEX: shape.convexity,
+    TANGENTS: shape.subgradient,
     "piecewise linear, if declared": shape.piecewise,
     "curvature() bounds the second derivative": shape.curvature,
     "bounded below": shape.bounded,
@@ -81,6 +83,8 @@ class LossReport:
         The least loss found; -inf if it falls without end.
     checks : tuple of (str, int, int)
         Every check: its name, how many points it looked at (0: it does not apply), how many problems it found.
+    notes : tuple of str
+        What is worth knowing and no problem: that the formula of an own loss is NaN at an infinite raw prediction.
 
     Examples
     --------
@@ -99,6 +103,7 @@ class LossReport:
     curvature: float
     lower_bound: float
     checks: tuple[tuple[str, int, int], ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -113,6 +118,7 @@ class LossReport:
             lines.append(f"  {name:<42} {points or '':>8}  {verdict}")
         if self.checks:  # else nothing was found: the loss could not be evaluated
             lines += self._found()
+        lines += [f"  note: {text}" for text in self.notes]
         return "\n".join([*lines, *(f"{k}. {text}" for k, text in enumerate(self.problems, 1))])
 
     def _found(self) -> list[str]:
@@ -163,7 +169,8 @@ def check_loss(
     -------
     LossReport
         ``report.ok``, ``report.problems``, ``report.convex`` and more; ``print(report)`` shows all of it. Not being
-        convex is no problem, unless the loss declares that it is.
+        convex is no problem, unless the loss declares that it is. NaN at an infinite raw prediction is one of a
+        built-in loss, of an own loss it is noted (``report.notes``).
 
     Examples
     --------
@@ -191,6 +198,9 @@ def _report(loss: Loss, y: ArrayLike | None, raw: ArrayLike | None, rng: np.rand
         return LossReport(repr(loss), tuple(broken.problems), False, False, (), math.nan, math.nan, math.nan, ())
     samples = [calls.Sample(survey, rng) for survey in surveys]
     outcomes = {name: _guarded(check, loss, surveys) for name, check in SHAPES.items()}
+    if outcomes[SLOPE].problems:  # what follows from a wrong gradient is no news
+        outcomes[TANGENTS] = Outcome(0, [])
+        outcomes[CONVEX] = _guarded(shape.convexity, loss, surveys, False)
     for name, answer in CALLS.items():
         outcomes[name] = _joined([_guarded(answer, loss, sample) for sample in samples])
     outcomes["float32 agrees with float64"] = _joined(
@@ -217,7 +227,7 @@ def _joined(outcomes: list[Outcome]) -> Outcome:
 
 
 def _summary(loss: Loss, surveys: list[Survey], outcomes: dict[str, Outcome]) -> LossReport:
-    slopes_hold = not outcomes["the gradient is the loss's slope"].problems
+    slopes_hold = not outcomes[SLOPE].problems
     kinks = tuple(kink for survey in surveys for kink in _kinks(survey))
     curved = shape.most_curved(surveys)
     return LossReport(
@@ -230,6 +240,7 @@ def _summary(loss: Loss, surveys: list[Survey], outcomes: dict[str, Outcome]) ->
         curvature=math.inf if kinks else curved,
         lower_bound=shape.least(surveys, not outcomes["bounded below"].problems),
         checks=tuple((name, outcome.points, len(outcome.problems)) for name, outcome in outcomes.items()),
+        notes=tuple(text for outcome in outcomes.values() for text in outcome.notes),
     )
 
 

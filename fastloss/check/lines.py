@@ -233,7 +233,8 @@ def _usual_targets(loss: Loss) -> NDArray:
     """Those of some usual targets that a loss of one raw prediction takes."""
     candidates = list(TARGETS)
     if loss.kind == "binary":
-        candidates = [0.0, 1.0, *([0.3, 0.97] if "[0, 1]" in loss.target else [])]
+        soft = "[0, 1]" in loss.target or getattr(loss, "soft_targets", False)
+        candidates = [*(getattr(loss, "labels", None) or (0.0, 1.0)), *([0.3, 0.97] if soft else [])]
     identity = loss.kind == "regression" and loss.link == "identity"
     return np.array(_accepted(loss, candidates, (lambda c: c) if identity else (lambda c: 0.0)))
 

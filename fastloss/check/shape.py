@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,10 +19,11 @@ EARLY = 1e100
 
 
 class Outcome(NamedTuple):
-    """Points looked at and problems found."""
+    """Points looked at, problems found, and what is worth knowing but none."""
 
     points: int
     problems: list[str]
+    notes: Sequence[str] = ()
 
 
 def worst(survey: Survey, what: str, at: NDArray, got: NDArray, expected: NDArray, why: str, of: int) -> str:
@@ -88,7 +90,7 @@ def hessian(loss: Loss, surveys: list[Survey]) -> Outcome:
         outside &= _also_beside(survey)
         points += int(known.sum())
         broken = np.flatnonzero(np.isnan(survey.bend))
-        negative = np.flatnonzero(survey.bend < 0) if getattr(loss, "convex", None) else broken[:0]
+        negative = np.flatnonzero(survey.bend < 0) if loss._declares_convex else broken[:0]
         of = int(known.sum())
         for wrong, wanted, why in (
             (np.flatnonzero(outside), expected, "derivative of the gradient"),
@@ -152,9 +154,9 @@ def is_convex(surveys: list[Survey], slopes_hold: bool) -> bool:
     return not any(np.any(s.humps) or (slopes_hold and np.any(s.falls)) for s in surveys)
 
 
-def convexity(loss: Loss, surveys: list[Survey]) -> Outcome:
-    """A loss that is declared convex lies below its chords, and its slope never falls."""
-    if not getattr(loss, "convex", None):
+def convexity(loss: Loss, surveys: list[Survey], slopes_hold: bool = True) -> Outcome:
+    """A loss that is declared convex lies below its chords, and its slope, where it can be trusted, never falls."""
+    if not loss._declares_convex:
         return Outcome(0, [])
     points, problems = 0, []
     for survey in surveys:
@@ -166,7 +168,7 @@ def convexity(loss: Loss, surveys: list[Survey]) -> Outcome:
                 f"declared convex, but at {survey.lines.place(survey.i[k], middle)} the loss is "
                 f"{number(survey.humps.max())} above the chord from {number(survey.t[k])} to {number(survey.t[k + 1])}"
             )
-        elif np.any(survey.falls):
+        elif slopes_hold and np.any(survey.falls):
             k = survey.gaps[np.argmax(survey.falls)]
             problems.append(
                 f"declared convex, but the gradient falls from {number(survey.slope[k])} at "
@@ -178,7 +180,7 @@ def convexity(loss: Loss, surveys: list[Survey]) -> Outcome:
 
 def subgradient(loss: Loss, surveys: list[Survey]) -> Outcome:
     """Where the loss is declared convex, f(b) >= f(a) + g(a)·(b − a) for every two points of a line."""
-    if not getattr(loss, "convex", None):
+    if not loss._declares_convex:
         return Outcome(0, [])
     points, problems = 0, []
     for survey in surveys:
@@ -331,8 +333,8 @@ def curvature(loss: Loss, surveys: list[Survey]) -> Outcome:
 
 # ------------------------------------------------------------------------------------------------- limits
 def infinities(loss: Loss, surveys: list[Survey]) -> Outcome:
-    """At an infinite raw prediction the loss is its limit."""
-    points, problems = 0, []
+    """At an infinite raw prediction the loss is its limit; NaN there, in a user's plain formula, is only noted."""
+    points, problems, notes = 0, [], []
     for survey in surveys:
         if survey.lines.batch:
             continue
@@ -341,14 +343,17 @@ def infinities(loss: Loss, surveys: list[Survey]) -> Outcome:
             if axis < 0 or not survey.usable[far[-1]]:
                 continue
             points += 1
-            problem = _limit(survey, line, axis, far)
-            if problem:
+            problem, no_number = _limit(survey, line, axis, far)
+            if problem and no_number and not loss._registered:
+                notes.append(problem)
+            elif problem:
                 problems.append(problem)
                 break
-    return Outcome(points, problems)
+    return Outcome(points, problems, notes[:1])
 
 
-def _limit(survey: Survey, line: int, axis: int, far: NDArray) -> str | None:
+def _limit(survey: Survey, line: int, axis: int, far: NDArray) -> tuple[str, bool]:
+    """What is wrong at the end of a ray, "" if nothing is, and whether it is NaN."""
     y, raw = survey.lines.samples(np.array([line]), survey.t[far[-1:]])
     raw.reshape(1, -1)[0, axis] = np.copysign(np.inf, survey.t[far[-1]])
     value, slope = survey.lines.loss.loss_gradient(y, raw, reduction="none")
@@ -362,9 +367,9 @@ def _limit(survey: Survey, line: int, axis: int, far: NDArray) -> str | None:
         or (np.isinf(got) and flat)
     ):
         end = f"raw = {number(survey.t[far[-1]])}" if survey.lines.flat else "a score of 1e6"
-        return f"loss at {place} is {number(got)}, but {number(last)} at {end}: expected the limit"
+        text = f"loss at {place} is {number(got)}, but {number(last)} at {end}: expected the limit"
+        return text, bool(np.isnan(got))
     if np.isnan(slope).any():
-        return (
-            f"gradient at {place} is nan, but {number(survey.slope[far[-1]])} along the line at 1e6: expected the limit"
-        )
-    return None
+        along = f"{number(survey.slope[far[-1]])} along the line at 1e6"
+        return f"gradient at {place} is nan, but {along}: expected the limit", True
+    return "", False

@@ -24,7 +24,7 @@ from fastloss.linear_model.checks import (
     start_values,
 )
 from fastloss.linear_model.optimum.columns import MomentsOverflowError
-from fastloss.linear_model.problem import Problem, product
+from fastloss.linear_model.problem import Problem, naming_samples, product
 from fastloss.linear_model.record import CallbackSupport, Record
 from fastloss.linear_model.schedules import PASSIVE, Progress, State, warn_about
 from fastloss.losses import BatchLoss, Loss, get_loss, list_losses
@@ -256,7 +256,7 @@ class BaseSGD(CallbackSupport, BaseEstimator):
             data[0], data[1], max_iter=self.max_iter, reconstruct=reconstruct, sample_weight=data[2]
         )
         train = self._train_auto if self._wants_optimum(problem) else self._train_scheduled
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"), naming_samples(problem):
             record, found, warn = train(problem, state, validation, callbacks, warm)
         if record.best is not None:
             state.coef, state.intercept = record.best[0].astype(state.coef.dtype), record.best[1].astype(np.float64)
@@ -369,10 +369,11 @@ class BaseSGD(CallbackSupport, BaseEstimator):
             state.coef = np.array(self._dense_coef().reshape(state.coef.shape), order="C")
             state.intercept = np.array(self.intercept_, dtype=np.float64)
         if problem.sample_weight is None or problem.sample_weight.any():
-            if self._wants_optimum(problem):
-                stream.train(problem, state, self, self._limits(problem.X.shape[1]))
-            else:
-                schedules.train(problem, state, self._schedule(), max_iter=1)
+            with naming_samples(problem):
+                if self._wants_optimum(problem):
+                    stream.train(problem, state, self, self._limits(problem.X.shape[1]))
+                else:
+                    schedules.train(problem, state, self._schedule(), max_iter=1)
         self._store(state, problem, _losses=problem.losses, n_iter_=1, **attributes)
 
     def fit_stream(self, batches, epochs=1, **arguments):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from sklearn.utils.extmath import safe_sparse_dot
 
+from fastloss._kernels.dispatch import RefusedSampleError
 from fastloss.linear_model.optimum.columns import row_blocks
 from fastloss.losses import Loss
 
@@ -99,3 +102,22 @@ class Problem:
         """Scores of all rows, (n, n_scores)."""
         scores = product(self.X, coef) + intercept.astype(coef.dtype)
         return scores if self.offset is None else scores + self.offset[:, None].astype(coef.dtype)
+
+    def samples_with(self, y: float) -> NDArray[np.intp]:
+        """Places in `targets` of the samples of which a loss was given the target y, in ascending order."""
+        if self.joint:  # of soft targets the first is told
+            return np.argwhere((self.targets if self.targets.ndim == 1 else self.targets[:, 0]) == y)
+        same = np.stack([self.target_of(k) == y for k in range(self.n_models)], axis=1)
+        return np.argwhere(same if self.targets.ndim == 2 else same.any(axis=1))
+
+
+@contextmanager
+def naming_samples(problem: Problem) -> Iterator[None]:
+    """Say which sample a user's function refuses in the midst of training, where only its target is known."""
+    try:
+        yield
+    except RefusedSampleError as error:
+        places = problem.samples_with(error.y)
+        if not len(places):
+            raise
+        raise error.at(tuple(places[0].tolist()), unique=len(places) == 1) from None

@@ -521,6 +521,11 @@ class Loss:
         return self.name
 
     @property
+    def _declares_convex(self) -> bool:
+        """Whether the loss says that it is convex; of own losses solvers assume it unless they say otherwise."""
+        return self.convex
+
+    @property
     def _has_fisher(self) -> bool:
         """Whether there are kernels of the expected hessian."""
         return hasattr(self, "fisher")
