@@ -213,6 +213,12 @@ class LinearObjective:
         >>> objective.minimize().x.round(3)
         array([2., 1.])
         """
+        if not self.loss._gradient_is_slope:
+            raise ValueError(
+                f"{self.loss.name} is defined by its gradients, which are not the slope of its value, so that no line "
+                "search holds; minimise 'listnet', 'pairwise_logistic' or 'approx_ndcg', or use "
+                f"{self.loss.name} in boosting"
+            )
         from scipy.optimize import minimize  # a third of a second to import; evaluations do not need it
 
         w = self.initial if start is None else start

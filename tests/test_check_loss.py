@@ -612,3 +612,29 @@ def test_own_rows():
 def test_wrong_arguments(arguments, error, match):
     with pytest.raises(error, match=match):
         check_loss(**arguments)
+
+
+# gradients that are no slopes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("params", [{}, {"normalize": False, "truncation": 3}], ids=str)
+def test_lambdarank_is_defined_by_its_gradients(params):
+    """Checks of derivatives do not apply, and the report says why; all others do."""
+    report = fastloss.check_loss(fastloss.losses.Lambdarank(**params))
+    assert report.ok, str(report)
+    points = {name: points for name, points, _ in report.checks}
+    for name in ("the gradient is the loss's slope", "the hessian is the gradient's slope", "the loss does not jump"):
+        assert points[name] == 0
+    assert points["all methods agree"] > 0
+    assert "not slopes of its value" in report.note
+    assert f"note: {report.note}" in str(report)
+    assert fastloss.check_loss("listnet").note == ""
+
+
+def test_other_gradients_are_checked():
+    class Turned(fastloss.losses.Lambdarank):
+        """Says that its gradients are slopes."""
+
+        _gradient_is_slope = True
+
+    assert not fastloss.check_loss(Turned()).ok

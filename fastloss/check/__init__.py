@@ -37,6 +37,9 @@ SHAPES: dict[str, Callable[[Loss, list[Survey]], Outcome]] = {
     "bounded below": shape.bounded,
     "infinite raw predictions give the limit": shape.infinities,
 }
+#: Checks that compare gradients with the value, or the value with its neighbours.
+OF_SLOPES = ("the gradient is the loss's slope", "the hessian is the gradient's slope", "the loss does not jump")
+NO_SLOPE = "its gradients are a definition of their own, not slopes of its value: derivatives and jumps are not checked"
 CALLS: dict[str, Callable[[Loss, calls.Sample], Outcome]] = {
     "all methods agree": calls.methods,
     "samples do not depend on each other": calls.blocks,
@@ -81,6 +84,8 @@ class LossReport:
         The least loss found; -inf if it falls without end.
     checks : tuple of (str, int, int)
         Every check: its name, how many points it looked at (0: it does not apply), how many problems it found.
+    note : str
+        Why checks do not apply, where that is particular to the loss; mostly empty.
     """
 
     loss: str
@@ -92,6 +97,7 @@ class LossReport:
     curvature: float
     lower_bound: float
     checks: tuple[tuple[str, int, int], ...]
+    note: str = ""
 
     @property
     def ok(self) -> bool:
@@ -104,6 +110,8 @@ class LossReport:
         for name, points, wrong in self.checks:
             verdict = "PROBLEM" if wrong else "ok" if points else "does not apply"
             lines.append(f"  {name:<42} {points or '':>8}  {verdict}")
+        if self.note:
+            lines.append(f"  note: {self.note}")
         if self.checks:  # else nothing was found: the loss could not be evaluated
             lines += self._found()
         return "\n".join([*lines, *(f"{k}. {text}" for k, text in enumerate(self.problems, 1))])
@@ -183,7 +191,10 @@ def _report(loss: Loss, y: ArrayLike | None, raw: ArrayLike | None, rng: np.rand
     if broken.problems:
         return LossReport(repr(loss), tuple(broken.problems), False, False, (), math.nan, math.nan, math.nan, ())
     samples = [calls.Sample(survey, rng) for survey in surveys]
-    outcomes = {name: _guarded(check, loss, surveys) for name, check in SHAPES.items()}
+    outcomes = {
+        name: _guarded(check, loss, surveys) if _has_slopes(loss) or name not in OF_SLOPES else Outcome(0, [])
+        for name, check in SHAPES.items()
+    }
     for name, answer in CALLS.items():
         outcomes[name] = _joined([_guarded(answer, loss, sample) for sample in samples])
     outcomes["float32 agrees with float64"] = _joined(
@@ -195,6 +206,11 @@ def _report(loss: Loss, y: ArrayLike | None, raw: ArrayLike | None, rng: np.rand
 def _evaluates(loss: Loss, surveys: list[Survey]) -> Outcome:
     nowhere = not all(survey.usable.any() for survey in surveys)
     return Outcome(0, ["at no point is the loss finite"] * nowhere)
+
+
+def _has_slopes(loss: Loss) -> bool:
+    """Whether the loss's gradients are meant to be slopes of its value."""
+    return getattr(loss, "_gradient_is_slope", True)
 
 
 def _guarded(check: Callable[..., Outcome], *arguments: object) -> Outcome:
@@ -210,7 +226,7 @@ def _joined(outcomes: list[Outcome]) -> Outcome:
 
 
 def _summary(loss: Loss, surveys: list[Survey], outcomes: dict[str, Outcome]) -> LossReport:
-    slopes_hold = not outcomes["the gradient is the loss's slope"].problems
+    slopes_hold = _has_slopes(loss) and not outcomes["the gradient is the loss's slope"].problems
     kinks = tuple(kink for survey in surveys for kink in _kinks(survey))
     curved = shape.most_curved(surveys)
     return LossReport(
@@ -223,6 +239,7 @@ def _summary(loss: Loss, surveys: list[Survey], outcomes: dict[str, Outcome]) ->
         curvature=math.inf if kinks else curved,
         lower_bound=shape.least(surveys, not outcomes["bounded below"].problems),
         checks=tuple((name, outcome.points, len(outcome.problems)) for name, outcome in outcomes.items()),
+        note="" if _has_slopes(loss) else NO_SLOPE,
     )
 
 

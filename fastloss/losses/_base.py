@@ -210,6 +210,7 @@ class Loss:
     parameters: ClassVar[dict[str, ParameterSpec | OptionSpec]] = {}
 
     _masks_nan: ClassVar[bool] = False  # whether a NaN target is no target, rather than a NaN loss
+    _gradient_is_slope: ClassVar[bool] = True  # else the gradient is a definition of its own, not the value's slope
     __array_ufunc__ = None  # a NumPy number times a loss is the loss's business
 
     params: ClassVar[Mapping[str, Any]]
