@@ -152,7 +152,7 @@ class WeightedSum(Loss):
             self.target,
             self.kind == "binary",
             [
-                (kernel, rounded(FACTOR, term.factor), rounded(TEMPERATURE, term.temperature), 0, 0.0)
+                (kernel, rounded(FACTOR, term.factor), rounded(TEMPERATURE, term.temperature), (0,), 0.0)
                 for kernel, term in zip(kernels, terms, strict=True)
             ],
         )
@@ -261,7 +261,7 @@ class Masked(WeightedSum):
         self.__dict__["_kernel"] = self._composed([term.loss._kernel], [term])
 
     def _composed(self, kernels: Sequence[dispatch.Kernel], terms: Sequence[Term]) -> dispatch.CompositeKernel:
-        columns = [(kernels[0], rounded(FACTOR, terms[0].factor), (1.0, 1.0), 0, 0.0)]
+        columns = [(kernels[0], rounded(FACTOR, terms[0].factor), (1.0, 1.0), (0,), 0.0)]
         return dispatch.CompositeKernel(self.name, self.target, self.kind == "binary", columns, 1, True)
 
     def __repr__(self) -> str:
@@ -299,7 +299,8 @@ def _common_kind(terms: Sequence[Term]) -> str:
         if term.loss.kind not in ("regression", "binary", "multiclass") or isinstance(term.loss, Masked):
             batch = ", one value for all samples: add the values and gradients themselves" * (term.loss.kind == "batch")
             raise ValueError(
-                f"{term.loss!r} cannot be a term of a sum or have a temperature: it is of kind {term.loss.kind!r}{batch}"
+                f"{term.loss!r} cannot be a term of a sum or have a temperature: it is of kind "
+                f"{term.loss.kind!r}{batch}"
             )
         if term.loss.kind != first.kind:
             raise ValueError(

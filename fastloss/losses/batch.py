@@ -68,10 +68,9 @@ class PairwiseAuc(_TwoClasses):
     Notes
     -----
     "mean" is Σ wᵢ wⱼ l / Σ wᵢ wⱼ, "sum" Σ wᵢ wⱼ l over the pairs. Without a pair "sum" is 0 and "mean" an error.
-    Squared hinge and hinge bound the 0–1 loss of a pair from above, so that the mean bounds 1 − AUC. Margins rawᵢ − rawⱼ
-    are rounded to float64, also those of float32 scores; where such a margin is 1 or more, value, gradient and hessian
-    of the pair are 0. A score of positive weight that is NaN or infinite makes value and
-    gradient NaN.
+    Squared hinge and hinge bound the 0–1 loss of a pair from above, so that the mean bounds 1 − AUC. Margins rawᵢ −
+    rawⱼ are rounded to float64, also those of float32 scores; where such a margin is 1 or more, value, gradient and
+    hessian of the pair are 0. A score of positive weight that is NaN or infinite makes value and gradient NaN.
 
     Hessians: "exact" (0 for the hinge); "upper_bound" takes for every pair the bound of l″: 2, 1 (by convention), ¼.
     Raw predictions are scores: adding a constant changes nothing. T. Calders and S. Jaroszewicz, Efficient AUC
@@ -134,7 +133,7 @@ class PairwiseAuc(_TwoClasses):
 
 # ------------------------------------------------------------------------------------------------- ranking
 class _Ranking(BatchLoss):
-    """Losses of the order within groups; "mean" is over the groups with a row of positive weight, if no loss says other.
+    """Losses of the order within groups; "mean" is over groups with a row of positive weight, where no loss says other.
 
     Whatever a loss's weights mean, their scale changes nothing in "mean".
     """
@@ -193,8 +192,9 @@ class PairwiseLogistic(_Ranking):
     -----
     A pair has the weight wᵢ wⱼ: a row of weight 2 is the same as two equal rows. "sum" is Σ wᵢ wⱼ l over the pairs of
     all groups (sizes in `group`), "mean" Σ wᵢ wⱼ l / Σ wᵢ wⱼ. Without a pair "sum" is 0 and "mean" an error. Any finite
-    grades; only their order matters. Of one group with two grades it is the logistic `pairwise_auc`. Convex; O(m²) for a group of m rows. Hessians: "exact"; "upper_bound" has ¼ in place of a pair's
-    p(1 − p). C. Burges et al., Learning to rank using gradient descent, ICML 2005.
+    grades; only their order matters. Of one group with two grades it is the logistic `pairwise_auc`. Convex; O(m²) for
+    a group of m rows. Hessians: "exact"; "upper_bound" has ¼ in place of a pair's p(1 − p). C. Burges et al., Learning
+    to rank using gradient descent, ICML 2005.
 
     Examples
     --------
@@ -250,9 +250,9 @@ class Lambdarank(_Ranking):
 
     A pair also has the weight wᵢ wⱼ; rows of weight 0 take no rank, other weights do not change the ideal DCG. "sum"
     adds up the groups (sizes in `group`), "mean" divides by Σ w̄², w̄ the mean of a group's positive weights: without
-    weights the number of groups. A group without a grade > 0 contributes 0. Hessians: "exact", likewise with the order held fixed, never negative;
-    "upper_bound" has ¼ in place of a pair's p(1 − p). Grades are in [0, 100], and need not be whole. C. Burges, From
-    RankNet to LambdaRank to LambdaMART, MSR-TR-2010-82.
+    weights the number of groups. A group without a grade > 0 contributes 0. Hessians: "exact", likewise with the order
+    held fixed, never negative; "upper_bound" has ¼ in place of a pair's p(1 − p). Grades are in [0, 100], and need not
+    be whole. C. Burges, From RankNet to LambdaRank to LambdaMART, MSR-TR-2010-82.
 
     Examples
     --------
@@ -302,10 +302,10 @@ class Listnet(_Ranking):
     A row's weight multiplies its mass in both distributions, tᵢ ∝ wᵢ exp(gradeᵢ) and pᵢ ∝ wᵢ exp(rawᵢ), and the value
     is −Σ tᵢ log pᵢ: the scale of a group's weights changes nothing. A row of weight 2 has the gradient of two equal
     rows together; the value is lower by tᵢ log 2, as is its least value, since the two rows would share tᵢ. "sum" adds
-    up the groups (sizes in `group`), "mean" divides by the number of groups that have a row of positive weight. With "gains" grades are in [0, 100], and a group without a grade > 0
-    contributes 0. The least value is the entropy of t, not 0. Convex; O(m) for a group of m rows. Hessians: "exact",
-    p(1 − p); "upper_bound", ¼. Z. Cao et al., Learning to rank: from pairwise approach to listwise approach, ICML
-    2007.
+    up the groups (sizes in `group`), "mean" divides by the number of groups that have a row of positive weight. With
+    "gains" grades are in [0, 100], and a group without a grade > 0 contributes 0. The least value is the entropy of t,
+    not 0. Convex; O(m) for a group of m rows. Hessians: "exact", p(1 − p); "upper_bound", ¼. Z. Cao et al., Learning to
+    rank: from pairwise approach to listwise approach, ICML 2007.
 
     Examples
     --------
@@ -349,12 +349,11 @@ class ApproxNdcg(_Ranking):
     Notes
     -----
     A row's weight multiplies its gain, also in the ideal DCG, so that the scale of a group's weights changes nothing;
-    rows of weight 0 take no rank. "sum" adds up the groups
-    (sizes in `group`), "mean" divides by the number of groups that have a row of positive weight. A group without a
-    grade > 0 contributes 0. Grades are in [0, 100]. Not convex; O(m²) for a group of m rows. Hessians: "exact", may be
-    negative; "upper_bound", Σ |qᵢ − qⱼ| p(1 − p)/temperature² over the pairs of a row, q the derivatives by the ranks.
-    T. Qin, T.-Y. Liu, H. Li, A general approximation framework for direct optimization of information retrieval
-    measures, Information Retrieval 13 (2010).
+    rows of weight 0 take no rank. "sum" adds up the groups (sizes in `group`), "mean" divides by the number of groups
+    that have a row of positive weight. A group without a grade > 0 contributes 0. Grades are in [0, 100]. Not convex;
+    O(m²) for a group of m rows. Hessians: "exact", may be negative; "upper_bound", Σ |qᵢ − qⱼ| p(1 − p)/temperature²
+    over the pairs of a row, q the derivatives by the ranks. T. Qin, T.-Y. Liu, H. Li, A general approximation framework
+    for direct optimization of information retrieval measures, Information Retrieval 13 (2010).
 
     Examples
     --------
