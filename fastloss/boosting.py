@@ -274,6 +274,7 @@ class BoostingObjective:
             raise ValueError(f"hessian must be one of {options}, got {self.hessian!r}")
         if self.hessian != "auto" and self.loss.kind != "batch":  # whose hessians are more than constants
             self.loss._hessian_policy(self.hessian)
+        self.loss._for_training()
 
     def gradient_hessian(
         self,
@@ -338,7 +339,8 @@ class BoostingObjective:
         shape = (len(y), n_classes or _classes(y)) if self.loss.kind == "multiclass" and y.ndim == 1 else y.shape
         # For the errors of labels and weights.
         self.loss.loss(y, np.zeros(shape), weights, reduction="sum", n_threads=self.n_threads)
-        if columns := getattr(self.loss, "column_losses", None):
+        trained = self.loss._for_training(shape[1] if len(shape) == 2 else 1)
+        if columns := getattr(trained, "column_losses", None):
             return np.broadcast_to(self._column_starts(columns, y, weights), shape).astype(np.float64)
         if self.loss.kind == "multiclass":
             y, weights = _counted(self.loss, y, weights)

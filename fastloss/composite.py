@@ -152,7 +152,7 @@ class WeightedSum(Loss):
             self.target,
             self.kind == "binary",
             [
-                (kernel, rounded(FACTOR, term.factor), rounded(TEMPERATURE, term.temperature), 0, 0.0)
+                (kernel, rounded(FACTOR, term.factor), rounded(TEMPERATURE, term.temperature), (0,), 0.0)
                 for kernel, term in zip(kernels, terms, strict=True)
             ],
         )
@@ -265,7 +265,7 @@ class Masked(WeightedSum):
         self.__dict__["_kernel"] = self._composed([term.loss._kernel], [term])
 
     def _composed(self, kernels: Sequence[dispatch.Kernel], terms: Sequence[Term]) -> dispatch.CompositeKernel:
-        columns = [(kernels[0], rounded(FACTOR, terms[0].factor), (1.0, 1.0), 0, 0.0)]
+        columns = [(kernels[0], rounded(FACTOR, terms[0].factor), (1.0, 1.0), (0,), 0.0)]
         return dispatch.CompositeKernel(self.name, self.target, self.kind == "binary", columns, 1, True)
 
     def __repr__(self) -> str:

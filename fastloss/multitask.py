@@ -13,11 +13,22 @@ from numpy.typing import ArrayLike, NDArray
 from fastloss._kernels import dispatch
 from fastloss.composite import FACTOR, Masked, checked_factor, rounded
 from fastloss.losses import Loss, get_loss
-from fastloss.losses._base import Reduction
+from fastloss.losses._base import Hessian, Reduction
 
 __all__ = ["MultiTaskLoss"]
 
 WEIGHTINGS = ("fixed", "uncertainty")
+
+
+class Span(NamedTuple):
+    """A slice whose columns depend on how many there are."""
+
+    start: int | None
+    stop: int | None
+    step: int | None
+
+    def __repr__(self) -> str:
+        return f"slice({self.start!r}, {self.stop!r}, {self.step!r})"
 
 
 class Task(NamedTuple):
@@ -25,7 +36,7 @@ class Task(NamedTuple):
 
     weight: float
     loss: Loss
-    columns: tuple[int, ...]
+    columns: tuple[int, ...] | Span
 
 
 class MultiTaskLoss(Loss):
@@ -35,8 +46,9 @@ class MultiTaskLoss(Loss):
     ----------
     tasks : sequence of (weight, loss, columns)
         Weights are finite and >= 0. Losses are names or objects, for regression or two classes (sums and temperatures
-        too). Columns are an int, a slice with a stop, or a sequence of ints, counted from 0; together they name every
-        column 0 ... T − 1 exactly once.
+        too), or one over K classes that takes soft targets (n, K), for K columns. Columns are an int, a slice, or a
+        sequence of ints, negative ones counted from the end; together they name every column 0 ... T − 1 exactly once.
+        With a slice that ends with the table, such as ``slice(1, None)``, T is that of each call's data.
     weighting : {"fixed", "uncertainty"}, default "fixed"
         "uncertainty": :meth:`loss` and :meth:`loss_gradient` take log-variances s_k, one per task, and the loss of a
         sample is Σ_k (weight_k · exp(−s_k) · L_k + s_k/2), with L_k the sum over the task's columns. Minimised over s
@@ -45,15 +57,18 @@ class MultiTaskLoss(Loss):
     Attributes
     ----------
     tasks : tuple of (weight, loss, columns)
-    n_tasks, n_columns : int
+    n_tasks : int
+    n_columns : int or None
+        T; None where it is that of the data.
 
     Notes
     -----
     `y_true` and `raw_prediction` have shape (n, T). **NaN targets are masked**: they contribute 0 to loss, gradient and
     hessian, whatever the raw prediction is, also in columns of labels; with log-variances the s_k/2 of a sample counts
-    by the share of the task's columns that is known. A sample's loss is the sum over its columns; "mean" divides by the
-    sum of the sample weights, so samples with gaps count whole. ``hessian="upper_bound"`` is one number for all
-    columns, the largest of their bounds, masked elements included.
+    by the share of the task's columns that is known. A row that has a NaN among the K targets of a loss over K classes
+    is masked in all of these columns. A sample's loss is the sum over its columns; "mean" divides by the sum of the
+    sample weights, so samples with gaps count whole; without any known target it is an error.
+    ``hessian="upper_bound"`` is one number for all columns, the largest of their bounds, masked elements included.
 
     Labels of a column may be {0, 1} or {−1, 1}; 0 and −1 both mean the negative class, and are not told apart.
 
@@ -75,14 +90,16 @@ class MultiTaskLoss(Loss):
 
     tasks: tuple[Task, ...]
     n_tasks: int
-    n_columns: int
+    n_columns: int | None
     weighting: Literal["fixed", "uncertainty"]
 
     def __init__(self, tasks: Iterable[Any], weighting: str = "fixed") -> None:
         if not isinstance(weighting, str) or weighting not in WEIGHTINGS:
             raise ValueError(f"weighting must be one of {', '.join(map(repr, WEIGHTINGS))}, got {weighting!r}")
         found = tuple(_read_task(k, task) for k, task in enumerate(_sequence(tasks)))
-        n_columns = _check_cover(found)
+        n_columns = _count_columns(found)
+        if n_columns is not None:
+            found = _resolved(found, n_columns)
         self.__dict__.update(
             tasks=found,
             weighting=weighting,
@@ -91,21 +108,68 @@ class MultiTaskLoss(Loss):
             params=MappingProxyType({"tasks": found, "weighting": weighting}),
             name="MultiTaskLoss",
             piecewise_linear=all(task.loss.piecewise_linear for task in found),
+            _couples_columns=any(task.loss.kind == "multiclass" for task in found),
+            _of_width={},
         )
-        self.__dict__["_kernel"] = self._compose(None)
+        if n_columns is not None:
+            self.__dict__["_kernel"] = self._compose(None)
 
     def _compose(self, log_variances: NDArray | None) -> dispatch.CompositeKernel:
         """The compiled half; log-variances give every known target its share of their halves."""
         levels = np.zeros(self.n_tasks) if log_variances is None else 0.5 * log_variances
+        assert self.n_columns is not None
         terms = [
-            (task.loss._kernel, rounded(FACTOR, task.weight), (1.0, 1.0), column, level / len(task.columns))
-            for task, level in zip(self.tasks, levels.tolist(), strict=True)
-            for column in task.columns
+            (
+                task.loss._kernel,
+                rounded(FACTOR, task.weight),
+                (1.0, 1.0),
+                together,
+                level * len(together) / len(columns),
+            )
+            for (task, columns), level in zip(self._task_columns(), levels.tolist(), strict=True)
+            for together in ([columns] if task.loss.kind == "multiclass" else [(column,) for column in columns])
         ]
         return dispatch.CompositeKernel(self.name, self.target, False, terms, self.n_columns)
 
+    def _task_columns(self) -> Iterable[tuple[Task, tuple[int, ...]]]:
+        """Tasks of a loss that knows its number of columns, and their columns."""
+        for task in self.tasks:
+            assert not isinstance(task.columns, Span)
+            yield task, task.columns
+
+    def _with_columns(self, n_columns: int) -> MultiTaskLoss:
+        """The loss for tables of so many columns; made once."""
+        if self.n_columns is not None:
+            return self
+        if n_columns not in self._of_width:
+            self._of_width[n_columns] = MultiTaskLoss(_resolved(self.tasks, n_columns), self.weighting)
+        return self._of_width[n_columns]
+
+    def _for_table(self, raw_prediction: ArrayLike) -> MultiTaskLoss:
+        """The loss for tables with as many columns as this one."""
+        if self.n_columns is not None:
+            return self
+        shape = np.shape(raw_prediction)
+        if len(shape) != 2:
+            raise ValueError(
+                f"raw_prediction has shape {shape}, expected (n, T): {self.name} has a loss for each column"
+            )
+        return self._with_columns(shape[1])
+
+    def _kernel_for(self, raw_prediction: ArrayLike) -> dispatch.Kernel:
+        return self._for_table(raw_prediction)._kernel
+
+    def _for_training(self, n_columns: int | None = None) -> MultiTaskLoss:
+        if self.weighting == "uncertainty":
+            raise ValueError(
+                "a MultiTaskLoss with weighting='uncertainty' has log-variances beside the coefficients, which nothing "
+                "would learn here: pass loss.at(log_variances), and alternate with loss.best_log_variances(y, raw)"
+            )
+        return self if n_columns is None else self._with_columns(n_columns)
+
     def __repr__(self) -> str:
-        tasks = ", ".join(repr((t.weight, t.loss, list(t.columns))) for t in self.tasks)
+        columns = (t.columns if isinstance(t.columns, Span) else list(t.columns) for t in self.tasks)
+        tasks = ", ".join(repr((t.weight, t.loss, c)) for t, c in zip(self.tasks, columns, strict=True))
         return f"MultiTaskLoss([{tasks}]" + f", weighting={self.weighting!r}" * (self.weighting != "fixed") + ")"
 
     # ----------------------------------------------------------------------------------------- learned weights
@@ -150,8 +214,9 @@ class MultiTaskLoss(Loss):
         ValueError
             Also where a task is met exactly (or has no known target, or weight 0): there is no least loss then.
         """
-        totals, known = self._task_totals(
-            self._kernel, dispatch.LOSS, y_true, raw_prediction, sample_weight, "sum", None, n_threads
+        own = self._for_table(raw_prediction)
+        totals, known = own._task_totals(
+            own._kernel, dispatch.LOSS, y_true, raw_prediction, sample_weight, "sum", None, n_threads
         )[1:]
         for k, total in enumerate(totals):
             if not total > 0:
@@ -187,15 +252,64 @@ class MultiTaskLoss(Loss):
         float, or ndarray of shape (n,) for ``reduction="none"``
         """
         if log_variances is None:
-            return super().loss(
+            value = super().loss(
                 y_true, raw_prediction, sample_weight, reduction=reduction, loss_out=loss_out, n_threads=n_threads
             )
-        variances = self._checked(log_variances)
-        kernel = self.at(variances)._compose(variances)
-        out = (loss_out, None, None)
-        return dispatch.evaluate(
-            kernel, dispatch.LOSS, y_true, raw_prediction, sample_weight, reduction, *out, n_threads
+        else:
+            variances = self._checked(log_variances)
+            kernel = self._for_table(raw_prediction).at(variances)._compose(variances)
+            out = (loss_out, None, None)
+            value = dispatch.evaluate(
+                kernel, dispatch.LOSS, y_true, raw_prediction, sample_weight, reduction, *out, n_threads
+            )
+        if reduction == "mean" and value == 0:
+            _check_known(y_true, sample_weight)
+        return value
+
+    def gradient(
+        self,
+        y_true: ArrayLike,
+        raw_prediction: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        reduction: Reduction = "mean",
+        gradient_out: NDArray | None = None,
+        n_threads: int | None = None,
+    ) -> NDArray:
+        """Gradient with respect to the raw prediction, see :meth:`Loss.gradient`."""
+        found = super().gradient(
+            y_true, raw_prediction, sample_weight, reduction=reduction, gradient_out=gradient_out, n_threads=n_threads
         )
+        if reduction == "mean" and not found.any():
+            _check_known(y_true, sample_weight)
+        return found
+
+    def gradient_hessian(
+        self,
+        y_true: ArrayLike,
+        raw_prediction: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        reduction: Reduction = "mean",
+        gradient_out: NDArray | None = None,
+        hessian_out: NDArray | None = None,
+        hessian: Hessian = "exact",
+        n_threads: int | None = None,
+    ) -> tuple[NDArray, NDArray]:
+        """Gradient and diagonal of the hessian, see :meth:`Loss.gradient_hessian`."""
+        found = super().gradient_hessian(
+            y_true,
+            raw_prediction,
+            sample_weight,
+            reduction=reduction,
+            gradient_out=gradient_out,
+            hessian_out=hessian_out,
+            hessian=hessian,
+            n_threads=n_threads,
+        )
+        if reduction == "mean" and not found[0].any():
+            _check_known(y_true, sample_weight)
+        return found
 
     def loss_gradient(
         self,
@@ -235,7 +349,7 @@ class MultiTaskLoss(Loss):
         (5.0, array([[ 2., -1.]]), array([-1.5, -2.5]))
         """
         if log_variances is None:
-            return super().loss_gradient(
+            found = super().loss_gradient(
                 y_true,
                 raw_prediction,
                 sample_weight,
@@ -244,15 +358,20 @@ class MultiTaskLoss(Loss):
                 gradient_out=gradient_out,
                 n_threads=n_threads,
             )
+            if reduction == "mean" and found[0] == 0:
+                _check_known(y_true, sample_weight)
+            return found
         variances = self._checked(log_variances)
         if reduction == "none":
             raise ValueError("reduction='none' has no gradient with respect to log_variances; use 'mean' or 'sum'")
         if loss_out is not None:
             raise ValueError(f"loss_out is for reduction='none'; with {reduction!r} the loss is a float")
-        want = dispatch.LOSS | dispatch.GRADIENT
-        gradient, totals, known = self._task_totals(
-            self.at(variances)._kernel, want, y_true, raw_prediction, sample_weight, reduction, gradient_out, n_threads
+        own, want = self._for_table(raw_prediction), dispatch.LOSS | dispatch.GRADIENT
+        gradient, totals, known = own._task_totals(
+            own.at(variances)._kernel, want, y_true, raw_prediction, sample_weight, reduction, gradient_out, n_threads
         )
+        if reduction == "mean" and not known.any():
+            _check_known(y_true, sample_weight)
         return float(totals.sum() + 0.5 * (variances @ known)), gradient, 0.5 * known - totals
 
     def _task_totals(
@@ -267,14 +386,29 @@ class MultiTaskLoss(Loss):
         n_threads: int | None,
     ) -> tuple[Any, NDArray[np.float64], NDArray[np.float64]]:
         """What was asked for, every task's reduced loss, and the reduced share of its columns that is known."""
-        columns = np.zeros((2, self.n_columns))
+        assert self.n_columns is not None
+        columns, y_true = np.zeros((2, self.n_columns)), self._whole_rows(y_true)
         out = (None, gradient_out, None)
         found = dispatch.evaluate(
             kernel, want, y_true, raw_prediction, sample_weight, reduction, *out, n_threads, "exact", columns
         )
-        totals = np.array([columns[0, list(task.columns)].sum() for task in self.tasks])
-        known = np.array([columns[1, list(task.columns)].mean() for task in self.tasks])
+        totals = np.array([columns[0, list(these)].sum() for _, these in self._task_columns()])
+        known = np.array([columns[1, list(these)].mean() for _, these in self._task_columns()])
         return found[1] if want & dispatch.GRADIENT else found, totals, known
+
+    def _whole_rows(self, y_true: ArrayLike) -> ArrayLike:
+        """Targets in which a loss over K classes knows all K of a row or none, as known targets are counted."""
+        for task, columns in self._task_columns():
+            if task.loss.kind != "multiclass":
+                continue
+            y = dispatch.as_real(y_true, "y_true")
+            if y.ndim != 2 or y.shape[1] != self.n_columns:
+                break  # an error soon
+            gaps = np.isnan(y[:, list(columns)])
+            if (gaps.any(axis=1) != gaps.all(axis=1)).any():
+                y_true = y = y.copy()
+                y[np.ix_(gaps.any(axis=1), list(columns))] = np.nan
+        return y_true
 
     def _checked(self, log_variances: ArrayLike) -> NDArray[np.float64]:
         if self.weighting != "uncertainty":
@@ -289,8 +423,22 @@ class MultiTaskLoss(Loss):
     # ----------------------------------------------------------------------------------------- from the tasks
     @property
     def column_losses(self) -> tuple[Loss, ...]:
-        """The loss of every column, with its weight, as estimators train it; NaN targets masked."""
-        by_column = {column: task for task in self.tasks for column in task.columns}
+        """The loss of every column, with its weight, as estimators train it; NaN targets masked.
+
+        Raises
+        ------
+        ValueError
+            For a loss over K classes, whose columns have none of their own, or where data decide how many there are.
+        """
+        if self.n_columns is None:
+            raise ValueError(f"{self!r} has as many columns as its data: give y a shape (n, T), or the slice a stop")
+        for k, task in enumerate(self.tasks):
+            if task.loss.kind == "multiclass":
+                raise ValueError(
+                    f"tasks[{k}] has {task.loss!r} for {len(task.columns)} columns together, not one for each: only "
+                    "fastloss.LinearObjective trains it"
+                )
+        by_column = {column: task for task, columns in self._task_columns() for column in columns}
         return tuple(Masked([(by_column[c].weight, by_column[c].loss)]) for c in range(self.n_columns))
 
     @property
@@ -322,19 +470,38 @@ class MultiTaskLoss(Loss):
 
     @property
     def _has_fisher(self) -> bool:
-        return all(task.loss._has_fisher for task in self.tasks)
+        return all(_has_fisher(task.loss) for task in self.tasks)
 
     def _estimate(self, raw: NDArray) -> NDArray:
-        if raw.ndim != 2 or raw.shape[1] != self.n_columns:
-            raise ValueError(f"raw_prediction must have shape (n, {self.n_columns}), got {raw.shape}")
+        if raw.ndim != 2 or raw.shape[1] != (self.n_columns or raw.shape[1]):
+            raise ValueError(f"raw_prediction must have shape (n, {self.n_columns or 'T'}), got {raw.shape}")
         estimates = np.empty_like(raw)
-        for task in self.tasks:
-            for column in task.columns:
+        for task, columns in self._for_table(raw)._task_columns():
+            if task.loss.kind == "multiclass":
+                estimates[:, list(columns)] = task.loss.predict(np.ascontiguousarray(raw[:, list(columns)]))
+                continue
+            for column in columns:
                 estimates[:, column] = task.loss.predict(np.ascontiguousarray(raw[:, column]))
         return estimates
 
 
+def _has_fisher(loss: Loss) -> bool:
+    if loss.kind != "multiclass":
+        return loss._has_fisher
+    try:
+        return loss._hessian_policy("fisher") == "exact"  # which is then what a row's kernel computes
+    except ValueError:
+        return False
+
+
 # ------------------------------------------------------------------------------------------------- arguments
+def _check_known(y_true: ArrayLike, sample_weight: ArrayLike | None) -> None:
+    """Whether a mean of 0 is one."""
+    y = dispatch.as_real(y_true, "y_true")
+    if np.isnan(y if sample_weight is None else y[np.asarray(sample_weight) > 0]).all():
+        raise ValueError("reduction='mean' is not defined: all targets are NaN; use 'sum' or 'none'")
+
+
 def _sequence(tasks: Any) -> Sequence[Any]:
     try:
         found = list(tasks)
@@ -352,41 +519,86 @@ def _read_task(k: int, task: Any) -> Task:
         raise ValueError(f"tasks[{k}] must be (weight, loss, columns), got {task!r}") from None
     number = FACTOR.check("MultiTaskLoss", f"the weight of tasks[{k}]", weight)
     assert isinstance(number, float)
-    found = get_loss(loss)
-    if found.kind not in ("regression", "binary") or isinstance(found, Masked):
+    found, where = get_loss(loss), _read_columns(k, columns)
+    if found.kind not in ("regression", "binary", "multiclass") or isinstance(found, Masked):
         raise ValueError(
-            f"tasks[{k}] has {found!r} of kind {found.kind!r}; a column's loss must be for regression or two classes"
+            f"tasks[{k}] has {found!r} of kind {found.kind!r}; a column's loss must be for regression or two classes, "
+            "or over the classes of several columns"
         )
-    return Task(checked_factor(number), found, _read_columns(k, columns))
+    if found.kind == "multiclass":
+        _check_classes(k, found, where)
+    return Task(checked_factor(number), found, where)
 
 
-def _read_columns(k: int, columns: Any) -> tuple[int, ...]:
-    wanted = f"the columns of tasks[{k}] must be an int, a slice with a stop, or ints, all >= 0, got {columns!r}"
-    if isinstance(columns, slice):
-        parts = (columns.start or 0, columns.stop, 1 if columns.step is None else columns.step)
-        if columns.stop is None or not all(hasattr(part, "__index__") and part >= 0 for part in parts) or not parts[2]:
+def _check_classes(k: int, loss: Loss, columns: tuple[int, ...] | Span) -> None:
+    """Whether a loss over K classes can be that of K columns of targets."""
+    if not getattr(loss, "soft_targets", False):
+        raise ValueError(f"tasks[{k}] has {loss!r}, which takes labels only; columns hold (n, K) targets")
+    for option in ("class_weight", "ignore_index"):
+        if getattr(loss, option, None) is not None:
+            raise ValueError(f"tasks[{k}] has {loss!r}: {option} acts on whole samples, not on a task's columns")
+    if not isinstance(columns, Span) and len(columns) == 1:
+        raise ValueError(f"tasks[{k}] has {loss!r} over K classes, and one column; it must have one for each class")
+
+
+def _read_columns(k: int, columns: Any) -> tuple[int, ...] | Span:
+    wanted = f"the columns of tasks[{k}] must be an int, a slice with a step > 0, or ints, got {columns!r}"
+    if isinstance(columns, (slice, Span)):
+        parts = (columns.start, columns.stop, columns.step)
+        if not all(part is None or _is_int(part) for part in parts):
+            raise TypeError(wanted)
+        start, stop, step = (None if part is None else operator.index(part) for part in parts)
+        if step is not None and step < 1:
             raise ValueError(wanted)
-        found = tuple(range(*map(operator.index, parts)))
+        if stop is None or stop < 0 or (start or 0) < 0:
+            return Span(start, stop, step)
+        found = tuple(range(start or 0, stop, step or 1))
     else:
         several = isinstance(columns, Iterable) and not isinstance(columns, (str, bytes))
         entries = list(columns) if several else [columns]
-        if not all(hasattr(entry, "__index__") and not isinstance(entry, (bool, np.bool_)) for entry in entries):
+        if not all(map(_is_int, entries)):
             raise TypeError(wanted)
         found = tuple(map(operator.index, entries))
-    if not found or min(found) < 0:
+    if not found:
         raise ValueError(wanted)
     return found
 
 
-def _check_cover(tasks: Sequence[Task]) -> int:
-    """The number of columns, each of which must have one loss."""
+def _is_int(value: Any) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, (bool, np.bool_))
+
+
+def _count_columns(tasks: Sequence[Task]) -> int | None:
+    """The number of columns; None where a slice leaves it to the data."""
+    if any(isinstance(task.columns, Span) for task in tasks):
+        return None
+    named = [column for task in tasks for column in task.columns]
+    # Negative ones are counted from the end of as many as are named, if each is named once.
+    return max(named) + 1 if min(named) >= 0 else max(len(named), max(named) + 1)
+
+
+def _resolved(tasks: Sequence[Task], n_columns: int) -> tuple[Task, ...]:
+    """The tasks of a table of so many columns, each of which must have one loss."""
     owner: dict[int, int] = {}
+    found = []
     for k, task in enumerate(tasks):
-        for column in task.columns:
+        columns = task.columns
+        if isinstance(columns, Span):
+            columns = tuple(range(*slice(*columns).indices(n_columns)))
+            if not columns:
+                raise ValueError(f"tasks[{k}] has none of the {n_columns} columns: its columns are {task.columns!r}")
+        for column in columns:
+            if not -n_columns <= column < n_columns:
+                raise ValueError(f"tasks[{k}] has column {column}, but there are {n_columns} columns")
+        columns = tuple(column % n_columns for column in columns)
+        for column in columns:
             if column in owner:
                 raise ValueError(f"column {column} is in tasks[{owner[column]}] and tasks[{k}]; it must have one loss")
             owner[column] = k
-    for column in range(max(owner)):
+        if task.loss.kind == "multiclass":
+            _check_classes(k, task.loss, columns)
+        found.append(task._replace(columns=columns))
+    for column in range(n_columns):
         if column not in owner:
             raise ValueError(f"column {column} has no loss; to leave it out, leave it out of y_true and raw_prediction")
-    return max(owner) + 1
+    return tuple(found)

@@ -120,9 +120,12 @@ class LinearObjective:
             raise ValueError(f"y has shape {targets.shape}, but X has {n} rows: expected ({n},) or ({n}, number)")
         if n == 0:
             raise ValueError(f"X has no rows: shape {self._X.shape}")
+        self.loss = self.loss._for_training(targets.shape[1] if targets.ndim == 2 else 1)
         self.n_scores = self._count_scores(targets, n_classes)
         self.dtype = np.dtype(np.float32 if self._X.dtype.newbyteorder("=") == np.float32 else np.float64)
         weights, offsets = _checked_weights(sample_weight, n), self._checked_offset(offset, n)
+        if self.loss._masks_nan and np.isnan(targets if weights is None else targets[weights > 0]).all():
+            raise ValueError("the mean loss is not defined: all targets in y are NaN, or their weights 0")
         if group is not None and not isinstance(self.loss, BatchLoss):
             raise TypeError(f"group is for ranking losses: {self.loss.name} has no groups")
         self._beside_X = (targets, weights, offsets, self.n_scores, self.dtype == np.float32, n_threads)
@@ -163,6 +166,11 @@ class LinearObjective:
         ndarray of v's shape and (floating) dtype
         """
         self.loss._hessian_policy("exact")  # raises where a loss has none
+        if self.loss._couples_columns:
+            raise ValueError(
+                f"{self.loss.name} with a loss over K classes has no products with its hessian, which couples columns; "
+                "use a method that takes gradients alone, such as 'L-BFGS-B'"
+            )
         _, table = self._table(w, "w")
         given, direction = self._table(v, "v")
         _, coef, intercept = self._compiled.evaluate(linear.PRODUCT, self._split(table), self._split(direction))
@@ -213,6 +221,12 @@ class LinearObjective:
         >>> objective.minimize().x.round(3)
         array([2., 1.])
         """
+        if not self.loss._gradient_is_slope:
+            raise ValueError(
+                f"{self.loss.name} is defined by its gradients, which are not the slope of its value, so that no line "
+                "search holds; minimise 'listnet', 'pairwise_logistic' or 'approx_ndcg', or use "
+                f"{self.loss.name} in boosting"
+            )
         from scipy.optimize import minimize  # a third of a second to import; evaluations do not need it
 
         w = self.initial if start is None else start

@@ -74,7 +74,7 @@ def listnet(y, w, targets="softmax"):
         if not mass.sum() > 0:
             return ZERO
         first = w * np.exp(s - s.max())
-        return -np.sum(mass / mass.sum() * np.log(np.exp(s - s.max()) / first.sum()))
+        return -np.sum(mass / mass.sum() * np.log(first / first.sum()))
 
     return at
 
@@ -118,6 +118,11 @@ def lovasz_hinge(y, raw, w):
 
 
 RANKING = {"pairwise_logistic": pairwise_logistic, "listnet": listnet, "approx_ndcg": approx_ndcg}
+# What a group adds to the mean's denominator, where that is not 1.
+SIZES = {
+    "pairwise_logistic": lambda y, w: np.sum(np.outer(w, w) * (y[:, None] > y[None, :])),
+    "lambdarank": lambda y, w: np.mean(w) ** 2,
+}
 COSTS = {
     "soft_fbeta": lambda beta=1.0: (ONE, LONG(beta) ** 2, ONE + LONG(beta) ** 2),
     "dice": lambda: (ONE, ONE, ONE * 2),
@@ -141,13 +146,14 @@ def frozen(name, y, raw, weight=None, group=None, **params):
         costs = COSTS[name](**params)
         return lambda s: overlap(y[there], s[there], w[there], *costs, LONG(smooth))
     ends = np.cumsum([n] if group is None else group)
-    parts = []
+    parts, divisor = [], ZERO
     for start, end in zip([0, *ends[:-1]], ends, strict=True):
         rows = np.arange(start, end)[there[start:end]]
         if len(rows):
             about = (y[rows], w[rows], raw[rows]) if name == "lambdarank" else (y[rows], w[rows])
             parts.append((rows, (lambdarank if name == "lambdarank" else RANKING[name])(*about, **params)))
-    return lambda s: sum((at(s[rows]) for rows, at in parts), start=ZERO) / len(parts)
+            divisor += SIZES.get(name, lambda y, w: ONE)(y[rows], w[rows])
+    return lambda s: sum((at(s[rows]) for rows, at in parts), start=ZERO) / divisor
 
 
 def value(name, y, raw, weight=None, group=None, **params):

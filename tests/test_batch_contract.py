@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import slow_batch
 from batch_cases import BATCH, CASES, OVERLAPS, batch, label
 from bits import bits
 
@@ -106,7 +107,10 @@ def test_sum_and_mean(batch_case):
         factor = weight[y > 0].sum() * weight[y == 0].sum()
     elif loss.grouped:
         ends = np.cumsum(keywords["group"])
-        factor = sum(weight[end - size : end].any() for size, end in zip(keywords["group"], ends, strict=True))
+        there = [np.arange(end - size, end) for size, end in zip(keywords["group"], ends, strict=True)]
+        there = [rows[weight[rows] > 0] for rows in there]
+        size_of = slow_batch.SIZES.get(name, lambda y, w: 1)
+        factor = sum(float(size_of(y[rows], weight[rows])) for rows in there if len(rows))
     else:
         factor = weight.sum()
     for a, b in zip(mean, total, strict=True):
@@ -229,6 +233,21 @@ def test_weight_zero_is_absence(batch_case, dtype):
             assert not a[~there].any()
 
 
+def test_scale_of_weights(batch_case, dtype):
+    """Changes nothing in "mean"; a power of 2 not even a bit."""
+    name, loss = batch_case
+    y, raw, weight, keywords = batch(name, 40, dtype=dtype)
+    if "smooth" in loss.params:
+        loss = fastloss.get_loss(name, **{**loss.params, "smooth": 0.0})
+    for weights in (np.ones(40), weight):
+        expected = everything(loss, y, raw, weights, **keywords)
+        assert same(expected, everything(loss, y, raw, weights * 2.0**-10, **keywords))
+        for scale in (1e-3, 1e6):
+            mine = everything(loss, y, raw, weights * scale, **keywords)
+            for a, b in zip(mine, expected, strict=True):
+                np.testing.assert_allclose(a, b, rtol=max(1e-12, np.finfo(dtype).eps), atol=1e-14 * np.abs(b).max())
+
+
 @pytest.mark.parametrize("case", [c for c in CASES if c[0] not in ("lambdarank", "approx_ndcg")], ids=label)
 def test_weight_two_is_two_rows(case):
     """Not for losses with ranks: there two rows take two ranks."""
@@ -242,10 +261,16 @@ def test_weight_two_is_two_rows(case):
         repeated["group"] = [
             int(times[end - size : end].sum()) for size, end in zip(keywords["group"], ends, strict=True)
         ]
+    best = np.asarray if params.get("targets") != "gains" else (lambda y: np.log(2.0**y - 1))
+    y = y + (name == "listnet")
+    pair = (y, times, keywords), (np.repeat(y, times), None, repeated)
     for reduction in ("mean", "sum"):
         value, gradient = loss.loss_gradient(y, raw, times, reduction=reduction, **keywords)
         long = loss.loss_gradient(*(np.repeat(a, times) for a in (y, raw)), reduction=reduction, **repeated)
-        assert value == pytest.approx(long[0], rel=1e-13)
+        if name == "listnet":  # above the entropy of the targets, which is another one
+            least = [loss.loss(y_, best(y_), w, reduction=reduction, **k) for y_, w, k in pair]
+            value, long = value - least[0], (long[0] - least[1], long[1])
+        assert value == pytest.approx(long[0], rel=1e-12)
         summed = np.add.reduceat(long[1], np.cumsum(times) - times)
         np.testing.assert_allclose(gradient, summed, rtol=1e-12, atol=1e-15 * np.abs(summed).max())
 
@@ -286,9 +311,12 @@ def test_nothing():
 
 def test_one_row():
     for name in RANKING:
-        value, gradient = fastloss.loss_gradient(name, [3], [0.7])
+        reduction = "sum" if name == "pairwise_logistic" else "mean"
+        value, gradient = fastloss.loss_gradient(name, [3], [0.7], reduction=reduction)
         assert value == pytest.approx(0, abs=1e-15)
         assert abs(gradient[0]) < 1e-15
+    with refused(ValueError, "no group has two rows with different grades"):
+        fastloss.loss("pairwise_logistic", [3, 3, 1], [0.7, 0.0, 0.0], group=[2, 1])
 
 
 # errors ---------------------------------------------------------------------------------------------------------

@@ -130,12 +130,18 @@ def test_refusals():
             call(objective.initial, objective.initial)
     with pytest.raises(ValueError, match="no products"):
         objective.minimize("newton-cg")
+    ranking = LinearObjective(X, y, "lambdarank", group=[4])
+    assert ranking(ranking.initial)[1].shape == (3,)
+    with pytest.raises(ValueError, match=r"lambdarank is defined by its gradients.*'listnet', 'pairwise_logistic' or"):
+        ranking.minimize()
     with pytest.raises(ValueError, match="one target per row"):
         LinearObjective(X, np.ones((4, 2)), "dice")
     with pytest.raises(ValueError, match=r"y_true\[2\] = 5: dice needs labels"):
         LinearObjective(X, [0, 1, 5, 7], "dice")
     with pytest.raises(ValueError, match="mean loss is not defined: there is no pair"):
         LinearObjective(X, np.ones(4), "pairwise_auc")
+    with pytest.raises(ValueError, match="mean loss is not defined: no group has two rows with different grades"):
+        LinearObjective(X, y, "pairwise_logistic", group=[2, 2])
     with pytest.raises(ValueError, match="mean loss is not defined: all weights are 0"):
         LinearObjective(X, y, "listnet", sample_weight=np.zeros(4))
     with pytest.raises(ValueError, match=r"sample_weight\[1\] = -1.0"):

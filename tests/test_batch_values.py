@@ -45,6 +45,11 @@ def test_value_and_derivatives(batch_case, dtype, isa, weighted):
         np.testing.assert_allclose(mine, exact, rtol=rounding, atol=1e-10 * scale)
 
 
+def in_groups(group, *arrays):
+    """The parts of the arrays, group by group."""
+    return list(zip(*(np.split(np.asarray(array), np.cumsum(group)[:-1]) for array in arrays), strict=True))
+
+
 @settings(max_examples=60)
 @given(data=st.data())
 def test_any_batch(data):
@@ -62,8 +67,11 @@ def test_any_batch(data):
     total = loss.loss(y, raw, weight, reduction="sum", **keywords)
     assert np.isfinite(total)
     counts = weight > 0
-    pairs = (np.array(y)[counts] > 0).any() and (np.array(y)[counts] == 0).any()
-    if not (pairs if name == "pairwise_auc" else counts.any()):
+    if name in ("pairwise_auc", "pairwise_logistic"):
+        defined = any(len(set(part[there])) > 1 for part, there in in_groups(keywords.get("group", [n]), y, counts))
+    else:
+        defined = counts.any()
+    if not defined:
         assert total == 0
         with pytest.raises(ValueError, match="reduction='mean' is not defined"):
             loss.loss(y, raw, weight, **keywords)
@@ -80,7 +88,8 @@ def test_any_batch(data):
 def pairs_one_by_one(y, raw, weight, surrogate):
     """Value, gradient and hessian over the matrix of all pairs."""
     up, down = np.flatnonzero(y > 0), np.flatnonzero(y <= 0)
-    slack = 1 - (raw[up][:, None].astype(np.longdouble) - raw[down][None, :])
+    margin = raw[up][:, None].astype(float) - raw[down][None, :]  # rounded once; all that follows in long double
+    slack = 1 - margin.astype(np.longdouble)
     w = np.outer(weight[up], weight[down])
     w = w / w.sum()
     lost, slope, bend = {
@@ -96,6 +105,7 @@ def pairs_one_by_one(y, raw, weight, surrogate):
 SCORES = {
     "spread": lambda rng, n: rng.normal(size=n),
     "ties": lambda rng, n: rng.integers(-12, 12, n) / 4,
+    "tenths": lambda rng, n: np.round(rng.normal(size=n), 1),  # many margins of 1, up to rounding
     "all equal": lambda rng, n: np.full(n, 0.3),
     "offset": lambda rng, n: rng.normal(size=n) + 1e9,
     "far apart": lambda rng, n: rng.normal(size=n) * 1e8,
@@ -144,16 +154,32 @@ def test_auc_of_a_million_rows():
 
 @pytest.mark.parametrize("offset", [0.0, 0.1, 0.7, 1e3 / 3, -1e7 / 7])
 def test_margin_of_exactly_one_has_no_gradient(offset):
-    """Decided exactly: for each pair the difference of the two floats is compared with 1, not a rounded sum."""
+    """The rounded difference of a pair decides."""
     rng = np.random.default_rng(0)
     below = offset + rng.integers(0, 50, 400) / 10
     above = np.concatenate([below + 1, np.nextafter(below + 1, -np.inf), np.nextafter(below + 1, np.inf)])
     y, raw = np.repeat([0, 1], [len(below), len(above)]), np.concatenate([below, above])
-    # 64 bits hold every one of these differences that is near 1
-    counts = above.astype(np.longdouble)[:, None] - below[None, :] < 1
+    counts = above[:, None] - below[None, :] < 1
     gradient = fastloss.gradient("pairwise_auc", y, raw, surrogate="hinge", reduction="sum")
     assert gradient[: len(below)].tolist() == counts.sum(axis=0).tolist()
     assert gradient[len(below) :].tolist() == (-counts.sum(axis=1)).tolist()
+
+
+@pytest.mark.parametrize("surrogate", ["squared_hinge", "hinge"])
+def test_no_loss_is_no_gradient(surrogate, dtype):
+    """Value, gradient and hessian of a pair are those of the same rounded margin."""
+    loss = fastloss.get_loss("pairwise_auc", surrogate=surrogate)
+    tenths = np.arange(-20, 21) / 10
+    for low in tenths.astype(dtype):
+        for high in (tenths + 1).astype(dtype):
+            raw = np.array([high, low], dtype)
+            value, gradient = loss.loss_gradient([1, 0], raw)
+            short = float(high) - float(low) < 1
+            assert (value > 0) == short
+            assert gradient.any() == short
+            bend = loss.gradient_hessian([1, 0], raw)[1]
+            assert bend.tolist() == [2.0 * (short and surrogate == "squared_hinge")] * 2
+    assert loss.loss_gradient([1, 0], [0.3, -0.7])[1].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("shares", [(3, 5000), (5000, 3), (700, 900), (1, 1)])
@@ -225,8 +251,9 @@ def test_long_groups_are_cut_into_blocks():
     d = raw[:, None] - raw[None, :]
     slope = np.where(higher, -1 / (1 + np.exp(d)), 0)
     value, gradient = fastloss.loss_gradient("pairwise_logistic", y, raw)
-    assert value == pytest.approx(np.sum(np.logaddexp(0, -d[higher])), rel=1e-12)
-    np.testing.assert_allclose(gradient, slope.sum(axis=1) - slope.sum(axis=0), rtol=1e-11, atol=1e-11)
+    assert value == pytest.approx(np.mean(np.logaddexp(0, -d[higher])), rel=1e-12)
+    slopes = (slope.sum(axis=1) - slope.sum(axis=0)) / higher.sum()
+    np.testing.assert_allclose(gradient, slopes, rtol=1e-11, atol=1e-11 / higher.sum())
 
     ranks = 1 + (1 / (1 + np.exp(d / 0.1))).sum(axis=1) - 0.5
     gains = 2.0**y - 1
@@ -264,9 +291,10 @@ def test_long_groups_are_walked_in_stretches():
     n = 6000
     y, raw = rng.integers(0, 3, n), rng.normal(size=n)
     value, gradient = row_by_row(y, raw, lambda i: np.ones(n))
-    mine = fastloss.loss_gradient("pairwise_logistic", np.append(y, [1, 0]), np.append(raw, [0, 0]), group=[n, 2])
-    assert mine[0] == pytest.approx((value + np.log(2)) / 2, rel=1e-12)
-    np.testing.assert_allclose(2 * mine[1], np.append(gradient, [-0.5, 0.5]), rtol=1e-10, atol=1e-10)
+    two = np.append(y, [1, 0]), np.append(raw, [0, 0])
+    mine = fastloss.loss_gradient("pairwise_logistic", *two, group=[n, 2], reduction="sum")
+    assert mine[0] == pytest.approx(value + np.log(2), rel=1e-12)
+    np.testing.assert_allclose(mine[1], np.append(gradient, [-0.5, 0.5]), rtol=1e-10, atol=1e-10)
 
     gains, rank = 2.0**y - 1, np.argsort(np.argsort(-raw))
     discount, best = 1 / np.log2(2 + rank), np.sum(np.sort(gains)[::-1] / np.log2(np.arange(2, n + 2)))
@@ -320,6 +348,33 @@ def test_zeros_of_both_signs_are_equal_scores():
 def test_truncation_may_be_any_number():
     y, raw = [0, 2, 1], [0.3, 0.2, 0.1]
     assert fastloss.loss("lambdarank", y, raw, truncation=10**30) == fastloss.loss("lambdarank", y, raw, truncation=3)
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["unweighted", "weighted"])
+def test_pairwise_logistic_of_two_grades_is_the_logistic_auc(weighted):
+    y, raw, weight, _ = batch("pairwise_auc", 60)
+    weight = weight if weighted else None
+    for reduction in ("mean", "sum"):
+        mine = fastloss.loss_gradient("pairwise_logistic", y, raw, weight, reduction=reduction)
+        other = fastloss.loss_gradient("pairwise_auc", y, raw, weight, surrogate="logistic", reduction=reduction)
+        assert mine[0] == pytest.approx(other[0], rel=1e-13)
+        np.testing.assert_allclose(mine[1], other[1], rtol=1e-12, atol=1e-15 * np.abs(other[1]).max())
+
+
+@pytest.mark.parametrize("targets", ["softmax", "gains"])
+def test_least_value_of_listnet_is_the_entropy_of_the_targets(targets):
+    """With weights as without: at the scores whose distribution is that of the targets."""
+    rng = np.random.default_rng(0)
+    y, weight = rng.integers(1, 5, 12).astype(float), rng.random(12) * np.repeat([1e-8, 1.0, 1e8], 4)
+    loss = fastloss.get_loss("listnet", targets=targets)
+    best = y if targets == "softmax" else np.log(2**y - 1)
+    for w in (None, weight, 1e-3 * weight):
+        t = np.exp(best) * (1 if w is None else w)
+        t = t / t.sum()
+        value, gradient = loss.loss_gradient(y, best, w)
+        assert value == pytest.approx(-np.sum(t * np.log(t)), rel=1e-13)
+        np.testing.assert_allclose(gradient, 0, atol=1e-15)
+        assert loss.loss(y, best + 0.1 * rng.normal(size=12), w) > value
 
 
 def test_grades_of_listnet_may_be_large():

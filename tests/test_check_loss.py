@@ -740,3 +740,29 @@ def test_a_wrong_gradient_is_one_problem(factor):
     hats = CustomLoss(lambda y, raw: (-0.5 * (raw - y) ** 2, factor * (raw - y)), convex=True)
     if factor != -1:
         assert failed(check_loss(hats)) >= {"the gradient is the loss's slope", "convex, if declared"}
+
+
+# gradients that are no slopes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("params", [{}, {"normalize": False, "truncation": 3}], ids=str)
+def test_lambdarank_is_defined_by_its_gradients(params):
+    """Checks of derivatives do not apply, and the report says why; all others do."""
+    report = fastloss.check_loss(fastloss.losses.Lambdarank(**params))
+    assert report.ok, str(report)
+    points = {name: points for name, points, _ in report.checks}
+    for name in ("the gradient is the loss's slope", "the hessian is the gradient's slope", "the loss does not jump"):
+        assert points[name] == 0
+    assert points["all methods agree"] > 0
+    assert "not slopes of its value" in report.notes[0]
+    assert f"note: {report.notes[0]}" in str(report)
+    assert fastloss.check_loss("listnet").notes == ()
+
+
+def test_other_gradients_are_checked():
+    class Turned(fastloss.losses.Lambdarank):
+        """Says that its gradients are slopes."""
+
+        _gradient_is_slope = True
+
+    assert not fastloss.check_loss(Turned()).ok

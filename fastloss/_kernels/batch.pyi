@@ -22,6 +22,7 @@ def all_pairs(
     bend: int,
     n_threads: int | None,
 ) -> tuple[float, NDArray, NDArray, NDArray, NDArray]: ...
+def pairs_of_grades(grade: NDArray, weight: NDArray, starts: NDArray) -> float: ...
 def grouped(
     name: str,
     kernel: Kernel,

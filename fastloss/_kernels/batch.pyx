@@ -175,15 +175,6 @@ def order_in_groups(const double[::1] values, const Py_ssize_t[::1] starts):
 
 
 # ----------------------------------------------------------------------------------------- pairs of two classes, sorted
-cdef inline bint less_than_one_above(double u, double t) noexcept nogil:
-    """u < t + 1, decided exactly.  Where u is the rounded sum, the sum's rounding error tells."""
-    cdef double s = t + 1, part
-    if u != s:
-        return u < s
-    part = s - t
-    return (t - (s - part)) + (1 - part) > 0
-
-
 cdef struct Side:                   # rows of one class, their scores ascending
     const double *score
     const double *weight
@@ -196,8 +187,10 @@ cdef double sweep(const Side *side, const Side *other, int sign, bint squared, i
     """Sums over the pairs of each row of `side`: derivatives, and the total of weight * loss.
 
     sign = 1: `side` holds the negatives; -1: the positives, whose pairs are those of the negatives with all scores
-    negated.  With t the (signed) scores of `side`, ascending, and u those of `other`, the pairs of t are those with
-    u < t + 1, and each has the slack 1 + t - u.  From one t to the next the slacks' power sums move on by
+    negated.  With t the (signed) scores of `side`, ascending, and u those of `other`, the pairs of t are those whose
+    rounded difference u - t is below 1, and each has the slack 1 - (u - t) > 0.  Rounding keeps order: a pair of t is a
+    pair of all later ones, and the other side's sweep, where both scores change sign, rounds the same difference, so
+    that both find the same pairs.  From one t to the next the slacks' power sums move on by
 
         a2 += delta (2 a1 + delta a0),   a1 += delta a0
 
@@ -218,7 +211,7 @@ cdef double sweep(const Side *side, const Side *other, int sign, bint squared, i
         while k < other.n:
             place = k if sign > 0 else other.n - 1 - k
             u = sign * other.score[place]
-            if not less_than_one_above(u, t):
+            if not u - t < 1:
                 break
             delta = 1 - (u - t)
             a0 += other.weight[place]
@@ -513,23 +506,34 @@ cdef double lambdarank(const Settings *settings, const Group *group, const doubl
 
 cdef double listnet(const Settings *settings, const Group *group, const double *ideal, int turn, Py_ssize_t first,
                     Py_ssize_t last) noexcept nogil:
-    """`grade` holds the targets' masses before they are normalised.  All in the first call."""
-    cdef double top = group.score[0], mass = 0, partition = 0, mean = 0, p
+    """`grade` holds the targets' masses before they are normalised.  All in the first call.
+
+    Weights are taken in units of the heaviest: their scale changes nothing, and equal ones are 1, without a logarithm.
+    """
+    cdef double top = group.score[0], heaviest = group.weight[0], mass = 0, partition = 0, mean = 0, p, share
     cdef Py_ssize_t i
     if first > 0:
         return 0
     for i in range(group.n):
         top = group.score[i] if group.score[i] > top else top
-        mass += group.weight[i] * group.grade[i]
+        heaviest = group.weight[i] if group.weight[i] > heaviest else heaviest
+    for i in range(group.n):
+        mass += group.weight[i] / heaviest * group.grade[i]
     if not mass > 0:
         return 0
     for i in range(group.n):
-        group.spare[i] = group.weight[i] * exp(group.score[i] - top)
+        share = group.weight[i] / heaviest
+        group.spare[i] = share * exp(group.score[i] - top)
         partition += group.spare[i]
-        mean += group.weight[i] * group.grade[i] / mass * (group.score[i] - top)
+        p = share * group.grade[i] / mass
+        if p > 0:       # log p = log share + score - log partition, the last for all at the end
+            mean += p * (group.score[i] - top + (0 if share == 1 else log(share)))
+        else:           # NaN of a score
+            mean += p * (group.score[i] - top)
+        group.grad[i] = p
     for i in range(group.n):
         p = group.spare[i] / partition
-        group.grad[i] = p - group.weight[i] * group.grade[i] / mass
+        group.grad[i] = p - group.grad[i]
         if settings.bend:
             group.hess[i] = p * (1 - p) if settings.bend == AS_IT_IS else 0.25
     return log(partition) - mean
@@ -623,6 +627,33 @@ cdef void move_ranks(const Settings *settings, const Group *group, Py_ssize_t i,
             one = scale * scale * fabs(slope[j + k] - slope[i]) * tile.hess[k]
             group.hess[i] += one
             group.hess[j + k] += one
+
+
+def pairs_of_grades(const double[::1] grade, const double[::1] weight, const Py_ssize_t[::1] starts):
+    """Sum of w_i w_j over the pairs of rows of a group with different grades.
+
+    Parameters
+    ----------
+    grade, weight : ndarray (n,), float64
+        Grades of each group from high to low.
+    starts : ndarray (G + 1,), intp
+
+    Returns
+    -------
+    float
+    """
+    cdef double total = 0, below, level         # weights of lower grades, and of the present one
+    cdef Py_ssize_t g, i
+    with nogil:
+        for g in range(starts.shape[0] - 1):
+            below = level = 0
+            for i in range(starts[g + 1] - 1, starts[g] - 1, -1):
+                if i + 1 < starts[g + 1] and grade[i] != grade[i + 1]:
+                    below += level
+                    level = 0
+                level += weight[i]
+                total += weight[i] * below
+    return total
 
 
 def grouped(str name, Kernel kernel not None, const double[::1] score, const double[::1] grade,

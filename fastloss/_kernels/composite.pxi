@@ -27,8 +27,10 @@ cdef struct Term:
     double factor64
     double temperature32
     double temperature64
-    double level            # added to the loss of every element that is not masked
+    double level            # added to the loss of every element (of K classes: row) that is not masked
     Py_ssize_t column
+    const Py_ssize_t *classes   # NULL; or, of a loss over K classes, its columns
+    Py_ssize_t K
 
 cdef struct Composite:
     Py_ssize_t count
@@ -204,6 +206,9 @@ cdef Py_ssize_t by_columns(const Composite *composite, bint fisher, const real *
     cdef Py_ssize_t rows = n // composite.width, at, k, refused = n
     for k in range(composite.count):
         at = 0
+        if composite.terms[k].classes != NULL:
+            refused = min(refused, by_classes(composite, &composite.terms[k], y, raw, loss, grad, hess, n, room, size))
+            at = rows
         while at < rows:
             refused = min(refused, column_piece(composite, &composite.terms[k], fisher, y, raw, loss, grad, hess, at,
                                                 min(rows - at, size), n, room, size))
@@ -252,6 +257,82 @@ cdef Py_ssize_t column_piece(const Composite *composite, const Term *term, bint 
     if hess != NULL:
         for i in range(many):
             hess[place[i]] = factor * bends[i]
+    return n
+
+
+# ----------------------------------------------------------------------------------------- classes in columns
+cdef Py_ssize_t by_classes(const Composite *composite, const Term *term, const real *y, const real *raw, real *loss,
+                           real *grad, real *hess, Py_ssize_t n, real *room, Py_ssize_t size) noexcept nogil:
+    """A loss over K classes in K of the columns; returns the first element of the block that is refused, or n."""
+    cdef Py_ssize_t rows = n // composite.width, each = 4 * term.K + 2, at = 0, many, refused = n
+    cdef void *more = NULL
+    many = min(rows, size * PIECE_TILES // each)
+    if many == 0:               # not even one row
+        many = 1
+        more = malloc(each * sizeof(double))
+        if more == NULL:
+            if grad != NULL:
+                memset(grad, 0xff, n * sizeof(real))        # NaN
+            return n
+        room = <real *>more
+    while at < rows and refused == n:
+        refused = class_piece(composite, term, y, raw, loss, grad, hess, at, min(rows - at, many), n, room)
+        at += many
+    free(more)
+    return refused
+
+
+cdef Py_ssize_t class_piece(const Composite *composite, const Term *term, const real *y, const real *raw, real *loss,
+                            real *grad, real *hess, Py_ssize_t first, Py_ssize_t rows, Py_ssize_t n,
+                            real *y_tile) noexcept nogil:
+    """Some rows, gathered into tiles (rows, K).  A sample's loss is put in the first of its columns."""
+    cdef Py_ssize_t K = term.K, elements = rows * K, i, k, at, many = 0, accepted
+    cdef real *raw_tile = y_tile + elements
+    cdef real *slopes = y_tile + 2 * elements
+    cdef real *bends = y_tile + 3 * elements
+    cdef real *losses = y_tile + 4 * elements
+    cdef Py_ssize_t *place = <Py_ssize_t *>(<double *>y_tile + 4 * elements + rows)
+    cdef real factor = factor_of(term, <real>0)
+    cdef bint known
+    for i in range(rows):
+        place[many] = (first + i) * composite.width
+        known = True
+        for k in range(K):
+            at = place[many] + term.classes[k]
+            y_tile[many * K + k], raw_tile[many * K + k] = y[at], raw[at]
+            known = known and y[at] == y[at]
+            if loss != NULL:
+                loss[at] = 0
+            if grad != NULL:
+                grad[at] = 0
+            if hess != NULL:
+                hess[at] = 0
+        many += known
+    if many == 0:
+        return n
+    accepted = check_targets(y_tile, many * K)
+    if accepted != many * K:
+        return place[accepted // K] + term.classes[accepted % K]
+    if real is float:
+        accepted = term.scores.rows_f32(y_tile, NULL, raw_tile, losses, slopes, wanted(hess, bends), many, K,
+                                        term.params32, term.data)
+    else:
+        accepted = term.scores.rows_f64(y_tile, NULL, raw_tile, losses, slopes, wanted(hess, bends), many, K,
+                                        term.params64, term.data)
+    accepted = within(accepted, many)
+    if accepted != many:
+        return place[accepted] + term.classes[0]
+    for i in range(many):
+        if loss != NULL:
+            loss[place[i] + term.classes[0]] = (0 if factor == 0 else factor * losses[i]) + <real>term.level
+        if factor == 0:         # 0 * inf would be NaN
+            continue
+        for k in range(K):
+            at = place[i] + term.classes[k]
+            if grad != NULL:
+                grad[at] = factor * slopes[i * K + k]
+            if hess != NULL:
+                hess[at] = factor * bends[i * K + k]
     return n
 
 
@@ -373,11 +454,12 @@ cdef class CompositeKernel(Kernel):
     ----------
     name, target, binary
         As for Kernel.
-    terms : list of (kernel, factors, temperatures, column, level)
+    terms : list of (kernel, factors, temperatures, columns, level)
         factors and temperatures are pairs, rounded to float32 and float64, NaN where the dtype cannot hold one; level
         is added to the loss of every element that is not masked.
     width : int
-        0: a sum. Else the outputs of a sample: each term is the loss of its column, and NaN targets are masked.
+        0: a sum. Else the outputs of a sample: each term is the loss of its column, or over K classes that of its K
+        columns, and NaN targets are masked.
     any_width : bool
         With width=1, whether y and raw may have any shape: every element is of that one column.
     """
@@ -385,9 +467,11 @@ cdef class CompositeKernel(Kernel):
     cdef LossKernels own
     cdef ScoreKernels own_scores
     cdef list parts
+    cdef cnp.ndarray places                     # what `classes` of the terms point to
 
     def __init__(self, str name, str target, bint binary, list terms, Py_ssize_t width=0, bint any_width=False):
         cdef Term *term
+        cdef Py_ssize_t at = 0
         Kernel.__init__(self, name, target, binary, [], [], {})
         self.take_parts([kernel for kernel, *_ in terms])
         self.outputs = 0 if any_width else width
@@ -397,11 +481,15 @@ cdef class CompositeKernel(Kernel):
             raise MemoryError
         self.composite.count = len(terms)
         memset(self.composite.terms, 0, len(terms) * sizeof(Term))
-        for k, (kernel, factors, temperatures, column, level) in enumerate(terms):
+        self.places = np.array([column for *_, columns, _ in terms for column in columns], np.intp)
+        for k, (kernel, factors, temperatures, columns, level) in enumerate(terms):
             term = &self.composite.terms[k]
             term.factor32, term.factor64 = factors
             term.temperature32, term.temperature64 = temperatures
-            term.column, term.level = column, level
+            term.column, term.level, term.K = columns[0], level, len(columns)
+            if width > 0 and (<Kernel?>kernel).scores:
+                term.classes = <const Py_ssize_t *>cnp.PyArray_DATA(self.places) + at
+            at += len(columns)
         self.own.f32, self.own.f64 = composite_kernel[float], composite_kernel[double]
         self.own_scores.rows_f32, self.own_scores.rows_f64 = composite_rows[float], composite_rows[double]
         self.own_scores.rows_product_f32 = composite_rows_product[float]
@@ -424,6 +512,7 @@ cdef class CompositeKernel(Kernel):
         cdef Py_ssize_t size = max(self.composite.count, 1) * sizeof(Term)
         Kernel.__init__(other, self.name, self.target, self.binary, [], [], {})
         other.take_parts(parts)
+        other.places = self.places
         other.outputs, other.own, other.own_scores = self.outputs, self.own, self.own_scores
         other.scores, other.soft_targets, other.signed_weights = self.scores, self.soft_targets, self.signed_weights
         other.class_weight, other.ignore_index = self.class_weight, self.ignore_index
@@ -459,8 +548,11 @@ cdef class CompositeKernel(Kernel):
         cdef bint fisher = True
         cdef Py_ssize_t k
         for k in range(self.composite.count):
-            self.composite.terms[k].points = (<Kernel>self.parts[k]).kernels()
             self.composite.terms[k].data = (<Kernel>self.parts[k]).data
+            if self.composite.terms[k].classes != NULL:     # its exact hessian is also the expected one, if it has that
+                self.composite.terms[k].scores = (<Kernel>self.parts[k]).score_kernels()
+                continue
+            self.composite.terms[k].points = (<Kernel>self.parts[k]).kernels()
             fisher = fisher and self.composite.terms[k].points.fisher_f64 != NULL
         self.own.fisher_f32, self.own.fisher_f64 = NULL, NULL
         if fisher:
@@ -509,6 +601,10 @@ cdef class CompositeKernel(Kernel):
                 return part.refusing(y, column)
         for k in range(self.composite.count):
             part = self.parts[k]
+            if self.composite.terms[k].classes != NULL:
+                if column in [self.composite.terms[k].classes[c] for c in range(self.composite.terms[k].K)]:
+                    return Kernel(part.name, "targets that are finite and >= 0", False, [], [], {})
+                continue
             if self.composite.width > 1 and self.composite.terms[k].column != column:
                 continue
             if part.kernels().f64(&y, &raw, &loss, NULL, NULL, 1, part.params(False), part.data) != 1:

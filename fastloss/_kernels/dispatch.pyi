@@ -39,7 +39,7 @@ class CompositeKernel(Kernel):
         name: str,
         target: str,
         binary: bool,
-        terms: list[tuple[Kernel, tuple[float, float], tuple[float, float], int, float]],
+        terms: list[tuple[Kernel, tuple[float, float], tuple[float, float], tuple[int, ...], float]],
         width: int = 0,
         any_width: bool = False,
     ) -> None: ...

@@ -39,6 +39,9 @@ SHAPES: dict[str, Callable[[Loss, list[Survey]], Outcome]] = {
     "bounded below": shape.bounded,
     "infinite raw predictions give the limit": shape.infinities,
 }
+#: Checks that compare gradients with the value, or the value with its neighbours.
+OF_SLOPES = (SLOPE, "the hessian is the gradient's slope", "the loss does not jump")
+NO_SLOPE = "its gradients are a definition of their own, not slopes of its value: derivatives and jumps are not checked"
 CALLS: dict[str, Callable[[Loss, calls.Sample], Outcome]] = {
     "all methods agree": calls.methods,
     "samples do not depend on each other": calls.blocks,
@@ -84,7 +87,8 @@ class LossReport:
     checks : tuple of (str, int, int)
         Every check: its name, how many points it looked at (0: it does not apply), how many problems it found.
     notes : tuple of str
-        What is worth knowing and no problem: that the formula of an own loss is NaN at an infinite raw prediction.
+        What is worth knowing and no problem: that the formula of an own loss is NaN at an infinite raw prediction; why
+        checks do not apply that apply to others.
 
     Examples
     --------
@@ -197,7 +201,10 @@ def _report(loss: Loss, y: ArrayLike | None, raw: ArrayLike | None, rng: np.rand
     if broken.problems:
         return LossReport(repr(loss), tuple(broken.problems), False, False, (), math.nan, math.nan, math.nan, ())
     samples = [calls.Sample(survey, rng) for survey in surveys]
-    outcomes = {name: _guarded(check, loss, surveys) for name, check in SHAPES.items()}
+    outcomes = {
+        name: _guarded(check, loss, surveys) if _has_slopes(loss) or name not in OF_SLOPES else Outcome(0, [])
+        for name, check in SHAPES.items()
+    }
     if outcomes[SLOPE].problems:  # what follows from a wrong gradient is no news
         outcomes[TANGENTS] = Outcome(0, [])
         outcomes[CONVEX] = _guarded(shape.convexity, loss, surveys, False)
@@ -214,6 +221,11 @@ def _evaluates(loss: Loss, surveys: list[Survey]) -> Outcome:
     return Outcome(0, ["at no point is the loss finite"] * nowhere)
 
 
+def _has_slopes(loss: Loss) -> bool:
+    """Whether the loss's gradients are meant to be slopes of its value."""
+    return getattr(loss, "_gradient_is_slope", True)
+
+
 def _guarded(check: Callable[..., Outcome], *arguments: object) -> Outcome:
     """A check's outcome; what the loss raises meanwhile is a problem of the loss."""
     try:
@@ -227,7 +239,7 @@ def _joined(outcomes: list[Outcome]) -> Outcome:
 
 
 def _summary(loss: Loss, surveys: list[Survey], outcomes: dict[str, Outcome]) -> LossReport:
-    slopes_hold = not outcomes[SLOPE].problems
+    slopes_hold = _has_slopes(loss) and not outcomes[SLOPE].problems
     kinks = tuple(kink for survey in surveys for kink in _kinks(survey))
     curved = shape.most_curved(surveys)
     return LossReport(
@@ -240,7 +252,10 @@ def _summary(loss: Loss, surveys: list[Survey], outcomes: dict[str, Outcome]) ->
         curvature=math.inf if kinks else curved,
         lower_bound=shape.least(surveys, not outcomes["bounded below"].problems),
         checks=tuple((name, outcome.points, len(outcome.problems)) for name, outcome in outcomes.items()),
-        notes=tuple(text for outcome in outcomes.values() for text in outcome.notes),
+        notes=(
+            *[NO_SLOPE] * (not _has_slopes(loss)),
+            *(text for outcome in outcomes.values() for text in outcome.notes),
+        ),
     )
 
 

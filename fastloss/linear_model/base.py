@@ -96,7 +96,7 @@ class BaseSGD(CallbackSupport, BaseEstimator):
                     f"loss={self.loss!r} is of kind {self.loss.kind!r}, which {type(self).__name__} cannot train; "
                     f"it takes {', '.join(self._loss_names())}"
                 )
-            return self.loss
+            return self.loss._for_training()
         if not isinstance(self.loss, str):
             raise TypeError(f"loss must be a name or a fastloss Loss, got {self.loss!r}")
         if self.loss not in self._loss_names():

@@ -241,10 +241,12 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
     def _several_quantiles(self) -> bool:
         return self.loss in QUANTILE_LOSSES and np.ndim(self.quantile) == 1
 
-    def _make_losses(self) -> tuple[Loss, ...]:
+    def _make_losses(self, y: Any) -> tuple[Loss, ...]:
         """The loss, or one for each of several quantiles or of the columns of y."""
         if not self._several_quantiles():
             loss = self._make_loss()
+            if isinstance(loss, MultiTaskLoss):
+                loss = loss._for_training(y.shape[1] if y.ndim == 2 else 1)
             return loss.column_losses if isinstance(loss, MultiTaskLoss) else (loss,)
         quantiles = list(self.quantile)
         if not quantiles:
@@ -354,8 +356,8 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
         like: Problem | None = None,
     ) -> Problem:
         """Checked data as a training problem; validation data are `like` the training data."""
-        losses = self._make_losses()
         y, unknown = self._without_gaps(y)
+        losses = self._make_losses(y)
         X, y = self._check_training_data(
             X,
             y,
@@ -389,6 +391,8 @@ class SGDLossRegressor(RegressorMixin, BaseSGD):
         if y.ndim != 2 or y.shape[1] != len(losses):
             raise ValueError(f"y has shape {y.shape}: loss={self.loss!r} needs ({len(y)}, {len(losses)})")
         if unknown is not None:
+            if unknown.all():
+                raise ValueError("y has no known target: all are NaN")
             y[unknown] = np.nan
         try:
             self.loss.loss(y, np.broadcast_to(y.dtype.type(0), y.shape), reduction="sum", n_threads=self.n_threads)

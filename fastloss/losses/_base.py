@@ -219,6 +219,8 @@ class Loss:
     parameters: ClassVar[dict[str, ParameterSpec | OptionSpec]] = {}
 
     _masks_nan: ClassVar[bool] = False  # whether a NaN target is no target, rather than a NaN loss
+    _couples_columns: ClassVar[bool] = False  # whether a sample's hessian has more than its diagonal
+    _gradient_is_slope: ClassVar[bool] = True  # else the gradient is a definition of its own, not the value's slope
     __array_ufunc__ = None  # a NumPy number times a loss is the loss's business
 
     params: ClassVar[Mapping[str, Any]]
@@ -257,6 +259,14 @@ class Loss:
                 values["class_weight"], values["ignore_index"], getattr(self, "soft_targets", False), signed
             )
         return kernel
+
+    def _kernel_for(self, raw_prediction: ArrayLike) -> dispatch.Kernel:
+        """The compiled half for raw predictions of this shape."""
+        return self._kernel
+
+    def _for_training(self, n_columns: int | None = None) -> Loss:
+        """The loss as it is trained on y with so many columns (None: not known yet); raises where it cannot be."""
+        return self
 
     def _envelope(self, step: float) -> dispatch.Kernel:
         """Compiled Moreau envelope, min over p of loss(p) + (raw − p)²/(2 step); needs a `proximal_slope`.
@@ -374,7 +384,7 @@ class Loss:
             was expected.
         """
         return dispatch.evaluate(
-            self._kernel,
+            self._kernel_for(raw_prediction),
             dispatch.LOSS,
             y_true,
             raw_prediction,
@@ -408,7 +418,7 @@ class Loss:
             "none" agree.
         """
         return dispatch.evaluate(
-            self._kernel,
+            self._kernel_for(raw_prediction),
             dispatch.GRADIENT,
             y_true,
             raw_prediction,
@@ -440,7 +450,7 @@ class Loss:
         """
         want = dispatch.LOSS | dispatch.GRADIENT
         return dispatch.evaluate(
-            self._kernel,
+            self._kernel_for(raw_prediction),
             want,
             y_true,
             raw_prediction,
@@ -488,7 +498,7 @@ class Loss:
         """
         want = dispatch.GRADIENT | dispatch.HESSIAN
         return dispatch.evaluate(
-            self._kernel,
+            self._kernel_for(raw_prediction),
             want,
             y_true,
             raw_prediction,

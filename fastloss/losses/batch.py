@@ -68,9 +68,9 @@ class PairwiseAuc(_TwoClasses):
     Notes
     -----
     "mean" is Σ wᵢ wⱼ l / Σ wᵢ wⱼ, "sum" Σ wᵢ wⱼ l over the pairs. Without a pair "sum" is 0 and "mean" an error.
-    Squared hinge and hinge bound the 0–1 loss of a pair from above, so that the mean bounds 1 − AUC. Where a pair's
-    margin is exactly 1 the hinge's gradient is 0. A score of positive weight that is NaN or infinite makes value and
-    gradient NaN.
+    Squared hinge and hinge bound the 0–1 loss of a pair from above, so that the mean bounds 1 − AUC. Margins rawᵢ −
+    rawⱼ are rounded to float64, also those of float32 scores; where such a margin is 1 or more, value, gradient and
+    hessian of the pair are 0. A score of positive weight that is NaN or infinite makes value and gradient NaN.
 
     Hessians: "exact" (0 for the hinge); "upper_bound" takes for every pair the bound of l″: 2, 1 (by convention), ¼.
     Raw predictions are scores: adding a constant changes nothing. T. Calders and S. Jaroszewicz, Efficient AUC
@@ -133,7 +133,10 @@ class PairwiseAuc(_TwoClasses):
 
 # ------------------------------------------------------------------------------------------------- ranking
 class _Ranking(BatchLoss):
-    """Losses of the order within groups; "mean" is over the groups with a row of positive weight."""
+    """Losses of the order within groups; "mean" is over groups with a row of positive weight, where no loss says other.
+
+    Whatever a loss's weights mean, their scale changes nothing in "mean".
+    """
 
     grouped = True
     target = "grades in [0, 100]"
@@ -187,10 +190,11 @@ class PairwiseLogistic(_Ranking):
 
     Notes
     -----
-    A pair has the weight wᵢ wⱼ: a row of weight 2 is the same as two equal rows. "sum" adds up the groups (sizes in
-    `group`), "mean" divides by the number of groups that have a row of positive weight. Any finite grades; only their
-    order matters. Convex; O(m²) for a group of m rows. Hessians: "exact"; "upper_bound" has ¼ in place of a pair's
-    p(1 − p). C. Burges et al., Learning to rank using gradient descent, ICML 2005.
+    A pair has the weight wᵢ wⱼ: a row of weight 2 is the same as two equal rows. "sum" is Σ wᵢ wⱼ l over the pairs of
+    all groups (sizes in `group`), "mean" Σ wᵢ wⱼ l / Σ wᵢ wⱼ. Without a pair "sum" is 0 and "mean" an error. Any finite
+    grades; only their order matters. Of one group with two grades it is the logistic `pairwise_auc`. Convex; O(m²) for
+    a group of m rows. Hessians: "exact"; "upper_bound" has ¼ in place of a pair's p(1 − p). C. Burges et al., Learning
+    to rank using gradient descent, ICML 2005.
 
     Examples
     --------
@@ -207,6 +211,14 @@ class PairwiseLogistic(_Ranking):
 
     def _prepare(self, y: NDArray, weight: NDArray, starts: NDArray) -> NDArray:
         return batch.order_in_groups(y, starts)
+
+    def _factors(self, data: Batch) -> tuple[float, float]:
+        order = data.prepared
+        pairs = batch.pairs_of_grades(data.y[order], data.weight[order], data.starts)
+        return (1 / pairs if pairs > 0 else math.nan), 1.0
+
+    def _no_mean(self, data: Batch) -> str:
+        return "no group has two rows with different grades" if len(data.y) else super()._no_mean(data)
 
     def _terms(self, data: Batch, raw: NDArray, bend: int, n_threads: int | None) -> tuple[float, NDArray, NDArray]:
         return self._in_order(data, data.prepared, raw, data.y, bend, n_threads)
@@ -232,14 +244,15 @@ class Lambdarank(_Ranking):
     Notes
     -----
     The method is defined by its gradients: the derivative of the sum above **with order, |ΔNDCG| and normalisation held
-    fixed**. `loss` is that sum; it jumps where the order changes, so it serves to watch, not for line searches: for
-    optimisers take `approx_ndcg`, `listnet` or `pairwise_logistic`. Equal scores are ranked in the order of rows.
+    fixed**. `loss` is that sum; it jumps where the order changes, and its slope is another one, so it serves to watch,
+    not for line searches: :meth:`fastloss.LinearObjective.minimize` refuses it. It is made for boosting; for optimisers
+    take `listnet`, `pairwise_logistic` or `approx_ndcg`. Equal scores are ranked in the order of rows.
 
     A pair also has the weight wᵢ wⱼ; rows of weight 0 take no rank, other weights do not change the ideal DCG. "sum"
-    adds up the groups (sizes in `group`), "mean" divides by the number of groups that have a row of positive weight.
-    A group without a grade > 0 contributes 0. Hessians: "exact", likewise with the order held fixed, never negative;
-    "upper_bound" has ¼ in place of a pair's p(1 − p). Grades are in [0, 100], and need not be whole. C. Burges, From
-    RankNet to LambdaRank to LambdaMART, MSR-TR-2010-82.
+    adds up the groups (sizes in `group`), "mean" divides by Σ w̄², w̄ the mean of a group's positive weights: without
+    weights the number of groups. A group without a grade > 0 contributes 0. Hessians: "exact", likewise with the order
+    held fixed, never negative; "upper_bound" has ¼ in place of a pair's p(1 − p). Grades are in [0, 100], and need not
+    be whole. C. Burges, From RankNet to LambdaRank to LambdaMART, MSR-TR-2010-82.
 
     Examples
     --------
@@ -254,6 +267,14 @@ class Lambdarank(_Ranking):
     truncation: int = Count(30)
     sigmoid: float = Parameter(default=1.0, above=0)
     normalize: bool = Parameter(default=True)
+    _gradient_is_slope = False
+
+    def _factors(self, data: Batch) -> tuple[float, float]:
+        sizes = np.diff(data.starts)
+        sizes = sizes[sizes > 0]
+        means = np.add.reduceat(data.weight, np.cumsum(sizes) - sizes) / sizes if len(sizes) else np.empty(0)
+        total = float(np.sum(means**2))  # a pair's weight has two factors
+        return (1 / total if total > 0 else math.nan), 1.0
 
     def _prepare(self, y: NDArray, weight: NDArray, starts: NDArray) -> tuple[NDArray, NDArray]:
         gain = np.exp2(y) - 1
@@ -278,12 +299,13 @@ class Listnet(_Ranking):
 
     Notes
     -----
-    A row's weight multiplies its mass in both distributions, tᵢ ∝ wᵢ exp(gradeᵢ) and pᵢ ∝ wᵢ exp(rawᵢ): a row of
-    weight 2 is the same as two equal rows. "sum" adds up the groups (sizes in `group`), "mean" divides by the number
-    of groups that have a row of positive weight. With "gains" grades are in [0, 100], and a group without a grade > 0
-    contributes 0. The least value is the entropy of t, not 0. Convex; O(m) for a group of m rows. Hessians: "exact",
-    p(1 − p); "upper_bound", ¼. Z. Cao et al., Learning to rank: from pairwise approach to listwise approach, ICML
-    2007.
+    A row's weight multiplies its mass in both distributions, tᵢ ∝ wᵢ exp(gradeᵢ) and pᵢ ∝ wᵢ exp(rawᵢ), and the value
+    is −Σ tᵢ log pᵢ: the scale of a group's weights changes nothing. A row of weight 2 has the gradient of two equal
+    rows together; the value is lower by tᵢ log 2, as is its least value, since the two rows would share tᵢ. "sum" adds
+    up the groups (sizes in `group`), "mean" divides by the number of groups that have a row of positive weight. With
+    "gains" grades are in [0, 100], and a group without a grade > 0 contributes 0. The least value is the entropy of t,
+    not 0. Convex; O(m) for a group of m rows. Hessians: "exact", p(1 − p); "upper_bound", ¼. Z. Cao et al., Learning to
+    rank: from pairwise approach to listwise approach, ICML 2007.
 
     Examples
     --------
@@ -326,12 +348,12 @@ class ApproxNdcg(_Ranking):
 
     Notes
     -----
-    A row's weight multiplies its gain, also in the ideal DCG; rows of weight 0 take no rank. "sum" adds up the groups
-    (sizes in `group`), "mean" divides by the number of groups that have a row of positive weight. A group without a
-    grade > 0 contributes 0. Grades are in [0, 100]. Not convex; O(m²) for a group of m rows. Hessians: "exact", may be
-    negative; "upper_bound", Σ |qᵢ − qⱼ| p(1 − p)/temperature² over the pairs of a row, q the derivatives by the ranks.
-    T. Qin, T.-Y. Liu, H. Li, A general approximation framework for direct optimization of information retrieval
-    measures, Information Retrieval 13 (2010).
+    A row's weight multiplies its gain, also in the ideal DCG, so that the scale of a group's weights changes nothing;
+    rows of weight 0 take no rank. "sum" adds up the groups (sizes in `group`), "mean" divides by the number of groups
+    that have a row of positive weight. A group without a grade > 0 contributes 0. Grades are in [0, 100]. Not convex;
+    O(m²) for a group of m rows. Hessians: "exact", may be negative; "upper_bound", Σ |qᵢ − qⱼ| p(1 − p)/temperature²
+    over the pairs of a row, q the derivatives by the ranks. T. Qin, T.-Y. Liu, H. Li, A general approximation framework
+    for direct optimization of information retrieval measures, Information Retrieval 13 (2010).
 
     Examples
     --------
