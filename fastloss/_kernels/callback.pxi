@@ -29,7 +29,7 @@ cdef enum:
     # What `failed` says.
     REFUSED = 1
     NO_MEMORY = 2
-    # What `labels` says.
+    # What `labels` says, in the bits of `label_signs`: which labels have to be recoded.
     AS_GIVEN = 0
     ZERO_ONE = 1
     SIGNS = 2
@@ -92,15 +92,6 @@ cdef inline Py_ssize_t run(Callback *callback, const real *y, const real *raw, r
         return (<kernel_f64>callback.f64)(y, raw, loss, grad, hess, n, callback.params, callback.data64)
 
 
-cdef inline bint needs_recoding(const real *y, Py_ssize_t n, real unknown) noexcept nogil:
-    """Whether some label is the one that the function does not know."""
-    cdef Py_ssize_t i
-    cdef bint found = False
-    for i in range(n):
-        found |= y[i] == unknown
-    return found
-
-
 cdef Py_ssize_t run_recoded(Callback *callback, const real *y, const real *raw, real *loss, real *grad, real *hess,
                             Py_ssize_t n, real unknown, real known) noexcept nogil:
     """Call the user's function with its own word for the negative label."""
@@ -124,7 +115,7 @@ cdef inline Py_ssize_t ask(Callback *callback, const real *y, const real *raw, r
     """Call the user's function with labels it knows, and write down what it refuses."""
     cdef real unknown = 0 if callback.labels == SIGNS else -1
     cdef Py_ssize_t returned, k
-    if callback.labels != AS_GIVEN and needs_recoding(y, n, unknown):
+    if callback.labels != AS_GIVEN and label_signs(y, n) & callback.labels:
         returned = run_recoded(callback, y, raw, loss, grad, hess, n, unknown, -1 - unknown)
     else:
         returned = run(callback, y, raw, loss, grad, hess, n)
