@@ -92,6 +92,7 @@ class MultiTaskLoss(Loss):
     n_tasks: int
     n_columns: int | None
     weighting: Literal["fixed", "uncertainty"]
+    _of_width: dict[int, MultiTaskLoss]  # where the data decide the number of columns: the loss for each met so far
 
     def __init__(self, tasks: Iterable[Any], weighting: str = "fixed") -> None:
         if not isinstance(weighting, str) or weighting not in WEIGHTINGS:
@@ -562,9 +563,11 @@ def _is_int(value: Any) -> bool:
 
 def _count_columns(tasks: Sequence[Task]) -> int | None:
     """The number of columns; None where a slice leaves it to the data."""
-    if any(isinstance(task.columns, Span) for task in tasks):
-        return None
-    named = [column for task in tasks for column in task.columns]
+    named: list[int] = []
+    for task in tasks:
+        if isinstance(task.columns, Span):
+            return None
+        named += task.columns
     # Negative ones are counted from the end of as many as are named, if each is named once.
     return max(named) + 1 if min(named) >= 0 else max(len(named), max(named) + 1)
 

@@ -2,7 +2,8 @@
 #
 # A composite is a list of terms: the kernels of a loss, its factor, its temperature.  Its own kernels have the block
 # signature like all others: they call the terms' kernels on a piece of the block that stays in L1, and add up.
-# With a Python function among the terms the piece is the whole block: a call of it costs as much as thousands of samples.
+# With a Python function among the terms the piece is the whole block: a call of it costs as much as thousands of
+# samples.
 # Whatever walks over data (dispatch, linear objectives, SGD) therefore takes a composite as it takes any loss, in one
 # pass.  They find the terms through `params`: models of one SGD fit differ in that pointer.
 #
@@ -43,8 +44,8 @@ cdef struct Composite:
 # ----------------------------------------------------------------------------------------- pieces
 cdef Py_ssize_t room_for_pieces(const Composite *composite, Py_ssize_t n, Py_ssize_t usual, Py_ssize_t tiles,
                                 void **room) noexcept nogil:
-    """How many elements a piece has: `usual`, for which there is room already, or all of them, in room that is made here
-    (and freed by the caller) for so many tiles of 8 bytes."""
+    """How many elements a piece has: `usual`, for which there is room already, or all of them, in room that is made
+    here (and freed by the caller) for so many tiles of 8 bytes."""
     cdef void *more = NULL
     if composite.python and n > usual:
         more = malloc(n * tiles * sizeof(double))
