@@ -92,6 +92,7 @@ class MultiTaskLoss(Loss):
     n_tasks: int
     n_columns: int | None
     weighting: Literal["fixed", "uncertainty"]
+    _of_width: dict[int, MultiTaskLoss]  # where the data decide the number of columns: the loss for each met so far
 
     def __init__(self, tasks: Iterable[Any], weighting: str = "fixed") -> None:
         if not isinstance(weighting, str) or weighting not in WEIGHTINGS:
@@ -280,7 +281,7 @@ class MultiTaskLoss(Loss):
         found = super().gradient(
             y_true, raw_prediction, sample_weight, reduction=reduction, gradient_out=gradient_out, n_threads=n_threads
         )
-        if reduction == "mean" and not found.any():
+        if reduction == "mean" and _is_zero(found):
             _check_known(y_true, sample_weight)
         return found
 
@@ -307,7 +308,7 @@ class MultiTaskLoss(Loss):
             hessian=hessian,
             n_threads=n_threads,
         )
-        if reduction == "mean" and not found[0].any():
+        if reduction == "mean" and _is_zero(found[0]):
             _check_known(y_true, sample_weight)
         return found
 
@@ -495,6 +496,11 @@ def _has_fisher(loss: Loss) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------- arguments
+def _is_zero(gradient: NDArray) -> bool:
+    """Whether nothing is in it; the first rows say so mostly, and `any` would read all."""
+    return not gradient[:64].any() and not gradient.any()
+
+
 def _check_known(y_true: ArrayLike, sample_weight: ArrayLike | None) -> None:
     """Whether a mean of 0 is one."""
     y = dispatch.as_real(y_true, "y_true")
@@ -570,9 +576,11 @@ def _is_int(value: Any) -> bool:
 
 def _count_columns(tasks: Sequence[Task]) -> int | None:
     """The number of columns; None where a slice leaves it to the data."""
-    if any(isinstance(task.columns, Span) for task in tasks):
-        return None
-    named = [column for task in tasks for column in task.columns]
+    named: list[int] = []
+    for task in tasks:
+        if isinstance(task.columns, Span):
+            return None
+        named += task.columns
     # Negative ones are counted from the end of as many as are named, if each is named once.
     return max(named) + 1 if min(named) >= 0 else max(len(named), max(named) + 1)
 

@@ -67,7 +67,11 @@ def test_a_column_is_its_own_loss(gaps, n, dtype):
     assert found[0] == pytest.approx(value, rel=20 * eps, abs=1e-300)
     assert found[1].dtype == dtype
     np.testing.assert_allclose(found[1], gradient, rtol=4 * eps, atol=eps)
-    if weight.sum() > 0:
+    if gaps == 1.0:
+        for method in ("loss", "gradient", "loss_gradient", "gradient_hessian"):
+            with pytest.raises(ValueError, match="reduction='mean' is not defined: all"):
+                getattr(loss, method)(y, raw, weight)
+    elif weight.sum() > 0:
         mean = loss.loss_gradient(y, raw, weight)
         assert mean[0] == pytest.approx(value / weight.sum(), rel=20 * eps, abs=1e-300)
         np.testing.assert_allclose(mean[1], gradient / weight.sum(), rtol=8 * eps, atol=eps)
@@ -259,6 +263,214 @@ def test_columns_in_any_form():
     assert MultiTaskLoss([(1, "huber", range(3))]) == MultiTaskLoss([(1, "huber", slice(3))])
 
 
+OPEN = {
+    "the rest": [(1.0, "squared_error", 0), (0.5, "log_loss", slice(1, None))],
+    "all": [(2.0, "huber", slice(None))],
+    "the last": [(1.0, "huber", slice(0, -1)), (0.5, "squared_error", -1)],
+    "every other": [(1.0, "huber", slice(None, None, 2)), (0.5, "squared_error", slice(1, None, 2))],
+}
+
+
+@pytest.mark.parametrize("case", OPEN)
+@pytest.mark.parametrize("weighting", ["fixed", "uncertainty"])
+def test_columns_of_the_data(case, weighting, dtype):
+    """A slice that ends with the table: the loss is that of the columns the slice has there, in every method."""
+    loss = MultiTaskLoss(OPEN[case], weighting)
+    assert loss.n_columns is None
+    again = eval(repr(loss), {**vars(losses), "MultiTaskLoss": MultiTaskLoss})
+    assert again == loss == pickle.loads(pickle.dumps(loss)) == copy.deepcopy(loss) == MultiTaskLoss(**loss.params)
+    assert hash(again) == hash(loss)
+    for n_columns in (2, 5, 3):
+        rng = np.random.default_rng(n_columns)
+        y, raw = rng.integers(0, 2, (40, n_columns)).astype(float), rng.normal(size=(40, n_columns)).astype(dtype)
+        y[rng.random(y.shape) < 0.2] = np.nan
+        tasks = [
+            (weight, one, np.atleast_1d(np.arange(n_columns)[columns]).tolist()) for weight, one, columns in OPEN[case]
+        ]
+        known = MultiTaskLoss(tasks, weighting)
+        assert not differing(results(known, y, raw), results(loss, y, raw))
+        np.testing.assert_array_equal(loss.predict(raw), known.predict(raw))
+        if weighting == "uncertainty":
+            s = rng.normal(size=loss.n_tasks)
+            for mine, other in zip(*(one.loss_gradient(y, raw, log_variances=s) for one in (loss, known)), strict=True):
+                assert bits(mine) == bits(other)
+            assert loss.loss(y, raw, log_variances=s) == known.loss(y, raw, log_variances=s)
+            np.testing.assert_array_equal(loss.best_log_variances(y, raw), known.best_log_variances(y, raw))
+            np.testing.assert_array_equal(loss.at(s).gradient(y, raw), known.at(s).gradient(y, raw))
+        else:
+            X = rng.normal(size=(40, 3))
+            w = rng.normal(size=4 * n_columns)
+            for mine, other in zip(*(LinearObjective(X, y, one)(w) for one in (loss, known)), strict=True):
+                assert bits(mine) == bits(other)
+            models = [SGDLossRegressor(one, max_iter=5, tol=None).fit(X, y) for one in (loss, known)]
+            np.testing.assert_array_equal(models[0].coef_, models[1].coef_)
+            starts = [one.as_xgboost().init_score(y) for one in (loss, known)]
+            np.testing.assert_array_equal(*starts)
+
+
+def test_columns_that_do_not_fit_the_data():
+    loss, zeros = MultiTaskLoss([(1.0, "huber", [0, 3]), (1.0, "log_loss", slice(4, None))]), np.zeros((2, 6))
+    for count, message in (
+        (3, r"tasks\[0\] has column 3, but there are 3 columns"),
+        (4, r"tasks\[1\] has none of the 4 columns: its columns are slice\(4, None, None\)"),
+        (6, "column 1 has no loss"),
+    ):
+        for call in (loss.loss, loss.gradient, loss.loss_gradient, loss.gradient_hessian):
+            with pytest.raises(ValueError, match=message):
+                call(zeros[:, :count], zeros[:, :count])
+    with pytest.raises(ValueError, match=r"column 0 is in tasks\[0\] and tasks\[1\]"):
+        MultiTaskLoss([(1.0, "huber", 0), (1.0, "hinge", slice(None))]).loss(zeros, zeros)
+    with pytest.raises(ValueError, match=r"raw_prediction has shape \(2,\), expected \(n, T\)"):
+        loss.loss(zeros[:, 0], zeros[:, 0])
+    with pytest.raises(ValueError, match="as many columns as its data"):
+        _ = loss.column_losses
+    with pytest.raises(ValueError, match="give y="):
+        fastloss.check_loss(loss)
+    two = MultiTaskLoss([(1.0, "huber", 0), (1.0, "log_loss", slice(1, None))])
+    assert fastloss.check_loss(two, y=[[0.5, 1.0], [2.0, 0.0]]).ok
+
+
+def test_negative_columns():
+    tasks = MultiTaskLoss([(1.0, "huber", -1), (0.5, "log_loss", [0, -2])]).tasks
+    assert [task.columns for task in tasks] == [(2,), (0, 1)]
+
+
+# classes in columns -----------------------------------------------------------------------------------------------
+
+WITH_CLASSES = [
+    (1.0, "squared_error", 0),
+    (0.5, losses.CrossEntropy(label_smoothing=0.1), [5, 1, 3]),
+    (2.0, "log_loss", 2),
+    (3.0, 0.5 * losses.CrossEntropy() + 0.25 * losses.CrossEntropy(z_loss=0.1).tempered(2.0), slice(6, 8)),
+    (1.5, "huber", 4),
+]
+GROUPS = {1: [5, 1, 3], 3: [6, 7]}
+
+
+def table_with_classes(n, gaps=0.2, dtype=np.float64):
+    rng = np.random.default_rng(n)
+    y, raw = rng.normal(size=(n, 8)), rng.normal(size=(n, 8)).astype(dtype)
+    y[:, 2] = y[:, 2] > 0
+    for columns in GROUPS.values():
+        y[:, columns] = rng.dirichlet(np.ones(len(columns)), n)
+    y[rng.random(y.shape) < gaps] = np.nan
+    weight = rng.uniform(0, 2, n) * (rng.random(n) < 0.9)
+    return y, raw, weight
+
+
+def with_classes_by_hand(loss, y, raw, weight, s):
+    value, gradient, hessian, by_s = 0.0, np.zeros(raw.shape), np.zeros(raw.shape), np.zeros(loss.n_tasks)
+    for k, (factor, one, columns) in enumerate(loss.tasks):
+        columns = list(columns) if k in GROUPS else columns[0]
+        known = ~np.isnan(y[:, columns]).reshape(len(y), -1).any(axis=1)
+        args = [np.ascontiguousarray(a[known][:, columns]) for a in (y, raw)]
+        at = np.ix_(known, columns) if k in GROUPS else (known, columns)
+        part, slope = one.loss_gradient(*args, weight[known], reduction="sum")
+        factor *= np.exp(-s[k])
+        gradient[at] = factor * slope
+        hessian[at] = factor * one.gradient_hessian(*args, weight[known], reduction="sum")[1]
+        value += factor * part + 0.5 * s[k] * weight[known].sum()
+        by_s[k] = 0.5 * weight[known].sum() - factor * part
+    return value, gradient, hessian, by_s
+
+
+@pytest.mark.parametrize("n", [1, 30, 1500])
+@pytest.mark.parametrize("gaps", [0.0, 0.2])
+def test_classes_in_columns(n, gaps, dtype, isa):
+    """A row with any unknown share is masked in all columns of the classes."""
+    loss = MultiTaskLoss(WITH_CLASSES)
+    y, raw, weight = table_with_classes(n, gaps, dtype)
+    raw[np.isnan(y)] = np.nan
+    eps = float(np.finfo(dtype).eps)
+    value, gradient, hessian, _ = with_classes_by_hand(loss, y, raw, weight, np.zeros(5))
+    found = loss.loss_gradient(y, raw, weight, reduction="sum")
+    assert found[0] == pytest.approx(value, rel=20 * eps)
+    np.testing.assert_allclose(found[1], gradient, rtol=10 * eps, atol=4 * eps)
+    np.testing.assert_array_equal(loss.gradient(y, raw, weight, reduction="sum"), found[1])
+    mine = loss.gradient_hessian(y, raw, weight, reduction="sum")[1]
+    np.testing.assert_allclose(mine, hessian, rtol=20 * eps, atol=8 * eps)
+    each = loss.loss(y, raw, weight, reduction="none")
+    assert each.sum() == pytest.approx(value, rel=20 * eps)
+    s = np.array([0.3, -1.0, 0.2, 2.0, 0.1])
+    learned = MultiTaskLoss(WITH_CLASSES, weighting="uncertainty")
+    value, gradient, _, by_s = with_classes_by_hand(loss, y, raw, weight, s)
+    found = learned.loss_gradient(y, raw, weight, log_variances=s, reduction="sum")
+    assert found[0] == pytest.approx(value, rel=50 * eps)
+    np.testing.assert_allclose(found[1], gradient, rtol=10 * eps, atol=8 * eps)
+    np.testing.assert_allclose(found[2], by_s, rtol=1e3 * eps, atol=1e2 * eps)
+    assert learned.loss(y, raw, weight, log_variances=s, reduction="sum") == pytest.approx(value, rel=50 * eps)
+
+
+def test_classes_in_columns_fisher():
+    loss = MultiTaskLoss([(2.0, "cross_entropy", [0, 1, 2]), (1.0, "poisson", 3)])
+    y, raw = np.array([[0.2, 0.8, 0, 3], [1, 0, np.nan, 0]]), np.random.default_rng(0).normal(size=(2, 4))
+    exact, fisher = (loss.gradient_hessian(y, raw, reduction="sum", hessian=h)[1] for h in ("exact", "fisher"))
+    np.testing.assert_array_equal(exact, fisher)
+    assert not exact[1, :3].any()
+    with pytest.raises(ValueError, match="hessian='fisher'"):
+        MultiTaskLoss(WITH_CLASSES).gradient_hessian(np.zeros((1, 8)), np.zeros((1, 8)), hessian="fisher")
+
+
+def test_classes_same_bits_for_any_threads(dtype):
+    loss = MultiTaskLoss(WITH_CLASSES)
+    y, raw, weight = table_with_classes(20_000, dtype=dtype)
+    first = results(loss, y, raw, weight, n_threads=1)
+    for n_threads in (2, 3, 4):
+        assert not differing(first, results(loss, y, raw, weight, n_threads=n_threads))
+    assert not differing(first, results(loss, np.asfortranarray(y), np.asfortranarray(raw), weight))
+
+
+def test_more_classes_than_a_piece_holds(dtype):
+    rng = np.random.default_rng(0)
+    y, raw = rng.dirichlet(np.ones(2000), 5), rng.normal(size=(5, 2001)).astype(dtype)
+    y = np.column_stack([np.zeros(5), y])
+    y[3, 7] = np.nan
+    found = MultiTaskLoss([(1.0, "huber", 0), (2.0, "cross_entropy", slice(1, None))]).gradient(y, raw, reduction="sum")
+    rows = [0, 1, 2, 4]
+    expected = 2 * fastloss.gradient("cross_entropy", y[rows, 1:], raw[rows, 1:], reduction="sum")
+    np.testing.assert_allclose(found[rows, 1:], expected, rtol=1e-12 if dtype == "f8" else 1e-5, atol=1e-12)
+    assert not found[3, 1:].any()
+
+
+def test_a_linear_model_with_classes():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(600, 3))
+    label = np.argmax(X @ rng.normal(size=(3, 3)) + rng.gumbel(size=(600, 3)), axis=1)
+    Y = np.column_stack([X[:, 0] + rng.normal(size=600), np.eye(3)[label]])
+    loss = MultiTaskLoss([(1.0, "squared_error", 0), (1.0, "cross_entropy", slice(1, 4))])
+    objective = LinearObjective(X, Y, loss, alpha=1e-2)
+    coef, intercept = objective.unpack(objective.minimize(options={"gtol": 1e-9, "ftol": 1e-15}).x)
+    alone = LinearObjective(X, label, "cross_entropy", alpha=1e-2)
+    expected = alone.unpack(alone.minimize(options={"gtol": 1e-9, "ftol": 1e-15}).x)
+    np.testing.assert_allclose(coef[1:], expected[0], atol=1e-4)
+    raw = X @ coef.T + intercept
+    np.testing.assert_allclose(loss.predict(raw)[:, 1:].sum(axis=1), 1, rtol=1e-14)
+    with pytest.raises(ValueError, match=r"no products with its hessian.*'L-BFGS-B'"):
+        objective.hessp(objective.initial, objective.initial)
+    w = objective.initial
+    step = 1e-5 * np.eye(len(w))
+    slopes = [(objective(w + d)[1] - objective(w - d)[1]) @ d / 2e-10 for d in step]
+    np.testing.assert_allclose(objective.hessian_diag(w), slopes, atol=1e-6)
+    with pytest.raises(ValueError, match=r"tasks\[1\] has CrossEntropy\(\) for 3 columns together.*LinearObjective"):
+        SGDLossRegressor(loss).fit(X, Y)
+    assert fastloss.check_loss(loss).ok
+
+
+def test_bad_shares_of_classes():
+    loss = MultiTaskLoss([(1.0, "squared_error", 0), (0.5, "cross_entropy", slice(1, 4))])
+    y, raw = np.full((900, 4), 0.25), np.zeros((900, 4))
+    y[700, 2] = -0.5
+    y[701, 1] = np.inf
+    with pytest.raises(ValueError, match=r"y_true\[700, 2\] = -0.5: cross_entropy needs targets that are finite"):
+        loss.loss(y, raw)
+    y[700, 3] = np.nan  # masks the row
+    with pytest.raises(ValueError, match=r"y_true\[701, 1\] = inf: cross_entropy needs targets that are finite"):
+        loss.loss(y, raw)
+
+
+# what it is, again ------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("weighting", ["fixed", "uncertainty"])
 def test_repr_equality_copies(weighting):
     loss = MultiTaskLoss(TASKS, weighting=weighting)
@@ -304,11 +516,18 @@ def test_predictions_are_those_of_the_columns(dtype):
     ([("1", "huber", 0)], TypeError, "must be a number"),
     ([(1, "nonsense", 0)], ValueError, "unknown loss 'nonsense'"),
     ([(1, 7, 0)], TypeError, "loss must be a name or a Loss"),
-    ([(1, "cross_entropy", 0)], ValueError, "must be for regression or two classes"),
+    ([(1, "cross_entropy", 0)], ValueError, "over K classes, and one column"),
+    ([(1, "multiclass_hinge", [0, 1])], ValueError, "takes labels only"),
+    ([(1, losses.CrossEntropy(class_weight=(1, 2)), [0, 1])], ValueError, "class_weight acts on whole samples"),
+    ([(1, losses.CrossEntropy(ignore_index=1), slice(0, None))], ValueError, "ignore_index acts on whole samples"),
+    ([(1, "dice", 0)], ValueError, "must be for regression or two classes, or over the classes of several"),
     ([(1, MultiTaskLoss([(1, "huber", 0)]), 0)], ValueError, "kind 'multitask'"),
-    ([(1, "huber", -1)], ValueError, "all >= 0, got -1"),
-    ([(1, "huber", slice(0, None))], ValueError, "a slice with a stop"),
-    ([(1, "huber", slice(0, 3, -1))], ValueError, "a slice with a stop"),
+    ([(1, "huber", [0, -3])], ValueError, r"tasks\[0\] has column -3, but there are 2 columns"),
+    ([(1, "huber", [0, 1]), (1, "hinge", [-1, -3])], ValueError, r"column 1 is in tasks\[0\] and tasks\[1\]"),
+    ([(1, "huber", slice(0, 3, -1))], ValueError, "a slice with a step > 0"),
+    ([(1, "huber", slice(0, 3, 0))], ValueError, "a slice with a step > 0"),
+    ([(1, "huber", slice(3, 3))], ValueError, "a slice with a step > 0"),
+    ([(1, "huber", slice(0.5, 3))], TypeError, "columns of tasks"),
     ([(1, "huber", [])], ValueError, "got \\[\\]"),
     ([(1, "huber", "0")], TypeError, "columns of tasks"),
     ([(1, "huber", 0.5)], TypeError, "columns of tasks"),
@@ -452,6 +671,43 @@ def test_columns_that_do_not_divide_a_block():
     model = SGDLossRegressor(loss).fit(X, y[:, :3])
     assert model.converged_
     assert model.score(X, y[:, :3]) > 0.4
+
+
+def test_without_any_target():
+    """A mean is not defined, a sum is 0."""
+    X, y, _ = linear_table(50)
+    nothing, raw = np.full_like(y, np.nan), np.zeros_like(y)
+    for reduction in ("sum", "none"):
+        assert not np.any(MODEL.loss(nothing, raw, reduction=reduction))
+    learned = MultiTaskLoss(MODEL.tasks, weighting="uncertainty")
+    for call in (
+        lambda: MODEL.loss(nothing, raw),
+        lambda: MODEL.loss(np.where(np.arange(50)[:, None] == 3, y, np.nan), raw, np.arange(50) != 3),
+        lambda: learned.loss(nothing, raw, log_variances=np.ones(4)),
+        lambda: learned.loss_gradient(nothing, raw, log_variances=np.ones(4)),
+    ):
+        with pytest.raises(ValueError, match="reduction='mean' is not defined: all targets are NaN; use 'sum'"):
+            call()
+    assert MODEL.loss(np.where(np.arange(4) == 0, 0.0, np.nan) * np.ones_like(y), raw) == 0  # a loss of 0
+    with pytest.raises(ValueError, match="mean loss is not defined: all targets in y are NaN"):
+        LinearObjective(X, nothing, MODEL)
+    with pytest.raises(ValueError, match="y has no known target"):
+        SGDLossRegressor(MODEL).fit(X, nothing)
+
+
+def test_log_variances_are_not_learnt_silently():
+    X, y, _ = linear_table(50)
+    learned = MultiTaskLoss(MODEL.tasks, weighting="uncertainty")
+    for call in (
+        lambda: LinearObjective(X, y, learned),
+        lambda: SGDLossRegressor(learned).fit(X, y),
+        lambda: SGDLossRegressor(learned).partial_fit(X, y),
+        learned.as_lightgbm,
+        learned.as_xgboost,
+    ):
+        with pytest.raises(ValueError, match=r"pass loss\.at\(log_variances\)"):
+            call()
+    assert SGDLossRegressor(learned.at(np.zeros(4)), max_iter=3, tol=None).fit(X, y).coef_.shape == (4, 4)
 
 
 def test_a_column_without_targets():

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class CompositeKernel(Kernel):
         name: str,
         target: str,
         binary: bool,
-        terms: list[tuple[Kernel, tuple[float, float], tuple[float, float], tuple[int, ...], float]],
+        terms: Sequence[tuple[Kernel, tuple[float, float], tuple[float, float], tuple[int, ...], float]],
         width: int = 0,
         any_width: bool = False,
     ) -> None: ...

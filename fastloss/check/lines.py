@@ -241,8 +241,16 @@ def _usual_targets(loss: Loss) -> NDArray:
 
 def _columns(loss: Any) -> NDArray:
     """Three rows of targets for a loss that has one of its own for every column."""
-    taken = [_usual_targets(part) for part in loss.column_losses]
-    return np.array([[targets[k % len(targets)] for targets in taken] for k in range(3)])
+    if loss.n_columns is None:
+        raise ValueError(f"{loss!r} has as many columns as its data; give y=")
+    rows = np.zeros((3, loss.n_columns))
+    for task in loss.tasks:
+        count, columns = len(task.columns), list(task.columns)
+        if task.loss.kind == "multiclass":
+            rows[:, columns] = [np.eye(count)[0], np.eye(count)[-1], np.full(count, 1 / count)]
+        else:
+            rows[:, columns] = np.resize(_usual_targets(task.loss), 3)[:, None]
+    return rows
 
 
 def _in_domain(loss: Loss, points: NDArray) -> NDArray:
