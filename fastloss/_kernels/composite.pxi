@@ -29,8 +29,8 @@ cdef struct Term:
     double temperature64
     double level            # added to the loss of every element (of K classes: row) that is not masked
     Py_ssize_t column
-    const Py_ssize_t *classes   # NULL; or, of a loss over K classes, its columns
     Py_ssize_t K
+    const Py_ssize_t *classes   # NULL; or, of a loss over K classes, its columns
 
 cdef struct Composite:
     Py_ssize_t count
@@ -208,7 +208,7 @@ cdef Py_ssize_t by_columns(const Composite *composite, bint fisher, const real *
         at = 0
         if composite.terms[k].classes != NULL:
             refused = min(refused, by_classes(composite, &composite.terms[k], y, raw, loss, grad, hess, n, room, size))
-            at = rows
+            continue
         while at < rows:
             refused = min(refused, column_piece(composite, &composite.terms[k], fisher, y, raw, loss, grad, hess, at,
                                                 min(rows - at, size), n, room, size))
