@@ -13,6 +13,7 @@ import sysconfig
 import types
 from pathlib import Path
 
+import numba_blocks
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -89,21 +90,7 @@ def numba_losses(numba):
             loss[i] = np.float32(0.5) * grad[i] * grad[i]
         return n
 
-    @numba.cfunc(fastloss.cfunc_signature("float64", multiclass=True))
-    def softmax(y, label, raw, loss, grad, hess, n, K, params, data):
-        for i in range(n):
-            top = raw[i * K]
-            for k in range(1, K):
-                top = max(top, raw[i * K + k])
-            total = 0.0
-            for k in range(K):
-                grad[i * K + k] = math.exp(raw[i * K + k] - top)
-                total += grad[i * K + k]
-            loss[i] = math.log(total) + top - raw[i * K + label[i]]
-            for k in range(K):
-                grad[i * K + k] /= total
-            grad[i * K + label[i]] -= 1.0
-        return n
+    softmax = numba.cfunc(fastloss.cfunc_signature("float64", multiclass=True))(numba_blocks.softmax)
 
     return types.SimpleNamespace(**{k: v for k, v in locals().items() if k != "numba"})
 

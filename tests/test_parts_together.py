@@ -7,6 +7,7 @@ import pickle
 import types
 from concurrent.futures import ThreadPoolExecutor
 
+import numba_blocks
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -85,21 +86,7 @@ def compiled():
                 return i if params[1] == 0 else n + np.intp(params[1])
         return n
 
-    @numba.cfunc(fastloss.cfunc_signature("float64", multiclass=True))
-    def softmax(y, label, raw, loss, grad, hess, n, K, params, data):
-        for i in range(n):
-            top = raw[i * K]
-            for k in range(1, K):
-                top = max(top, raw[i * K + k])
-            total = 0.0
-            for k in range(K):
-                grad[i * K + k] = math.exp(raw[i * K + k] - top)
-                total += grad[i * K + k]
-            loss[i] = math.log(total) + top - raw[i * K + label[i]]
-            for k in range(K):
-                grad[i * K + k] /= total
-            grad[i * K + label[i]] -= 1.0
-        return n
+    softmax = numba.cfunc(fastloss.cfunc_signature("float64", multiclass=True))(numba_blocks.softmax)
 
     both = {dtype: numba.cfunc(fastloss.cfunc_signature(dtype))(squares) for dtype in ("float64", "float32")}
     return types.SimpleNamespace(
