@@ -1231,7 +1231,8 @@ cdef kernel_f64 its_type_is_ours = mine
 """,
         encoding="utf-8",
     )
-    subprocess.run([sys.executable, "-m", "cython", "their_losses.pyx"], cwd=tmp_path, check=True)
+    ours = str(Path(fastloss.__file__).parents[1])  # an editable installation is not on sys.path, where cython looks
+    subprocess.run([sys.executable, "-m", "cython", "-I", ours, "their_losses.pyx"], cwd=tmp_path, check=True)
     include = sysconfig.get_paths()["include"]
     out = tmp_path / f"their_losses{sysconfig.get_config_var('EXT_SUFFIX')}"
     subprocess.run([COMPILER, *FLAGS, f"-I{include}", "their_losses.c", "-o", str(out)], cwd=tmp_path, check=True)
