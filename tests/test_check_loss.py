@@ -699,6 +699,20 @@ def test_textbook_formulas_are_ok(loss):
     assert loss.name == "log_loss_of_signs" or report.notes
 
 
+def branches(y, raw):
+    """The Huber loss as it is mostly written: its slope at NaN is that of the last branch."""
+    r = raw - y
+    far = np.where(r > 0, 1.0, -1.0)
+    return np.where(np.abs(r) <= 1, r * r / 2, np.abs(r) - 0.5), np.where(np.abs(r) <= 1, r, far)
+
+
+@pytest.mark.parametrize("way", ["alone", "sum", "task"])
+def test_a_number_at_nan_is_a_note(way):
+    report = check_loss(combined(CustomLoss(branches), way))
+    assert report.ok, str(report)
+    assert (way == "sum") != any("expected nan" in text for text in report.notes)  # the other term's NaN covers it
+
+
 def test_own_losses_are_looked_at_with_their_labels():
     seen = set()
 

@@ -87,8 +87,8 @@ class LossReport:
     checks : tuple of (str, int, int)
         Every check: its name, how many points it looked at (0: it does not apply), how many problems it found.
     notes : tuple of str
-        What is worth knowing and no problem: that the formula of an own loss is NaN at an infinite raw prediction; why
-        checks do not apply that apply to others.
+        What is worth knowing and no problem: that the formula of an own loss is NaN at an infinite raw prediction, or a
+        number where that is NaN; why checks do not apply that apply to others.
 
     Examples
     --------
@@ -235,7 +235,8 @@ def _guarded(check: Callable[..., Outcome], *arguments: object) -> Outcome:
 
 
 def _joined(outcomes: list[Outcome]) -> Outcome:
-    return Outcome(sum(o.points for o in outcomes), [text for o in outcomes for text in o.problems])
+    notes = [text for o in outcomes for text in o.notes]
+    return Outcome(sum(o.points for o in outcomes), [text for o in outcomes for text in o.problems], notes[:1])
 
 
 def _summary(loss: Loss, surveys: list[Survey], outcomes: dict[str, Outcome]) -> LossReport:

@@ -142,7 +142,10 @@ def _weighted(loss: Loss, sample: Sample, value: NDArray, gradient: NDArray, wei
 
 
 def not_a_number(loss: Loss, sample: Sample) -> Outcome:
-    """A raw prediction that is NaN makes its own sample NaN, and no other."""
+    """A raw prediction that is NaN makes its own sample NaN, and no other.
+
+    A comparison with NaN is false: the branches of a user's plain formula give a number, which is only noted.
+    """
     if sample.lines.batch:
         return Outcome(0, [])
     value, gradient = loss.loss_gradient(sample.y, sample.raw, reduction="none")
@@ -150,12 +153,14 @@ def not_a_number(loss: Loss, sample: Sample) -> Outcome:
     hit = np.arange(len(raw)) % 3 == 1
     raw.reshape(len(raw), -1)[hit, 0] = np.nan
     f, g = loss.loss_gradient(sample.y, raw, reduction="none")
-    problems = []
+    problems: list[str] = []
+    notes: list[str] = []
     for name, got, before in (("loss", f, value), ("gradient", g, gradient)):
         known = np.flatnonzero(hit & ~np.isnan(got.reshape(len(got), -1)).any(axis=1))
         if len(known):
             k = known[0]
-            problems.append(
+            found = problems if loss._registered else notes
+            found.append(
                 f"{name} at y = {number(sample.y[k])}, raw = {number(raw[k])} is {number(got[k])}, expected nan"
             )
         spoilt = np.flatnonzero(~hit & np.isnan(got.reshape(len(got), -1)).any(axis=1))
@@ -163,7 +168,7 @@ def not_a_number(loss: Loss, sample: Sample) -> Outcome:
             k = spoilt[0]
             place = sample.lines.place(sample.i[k], sample.t[k])
             problems.append(f"{name} at {place} is nan because another sample is; alone it is {number(before[k])}")
-    return Outcome(len(raw), problems)
+    return Outcome(len(raw), problems, notes[:1])
 
 
 # ------------------------------------------------------------------------------------------------- float32
