@@ -481,7 +481,7 @@ def exact(loss, y, raw, dtype, **params):
 
 def limit(near, nearer):
     """The limit, from values at two points close to infinity."""
-    (value, _), (next_value, _) = near, nearer
+    (value, largest), (next_value, _) = near, nearer
     if abs(next_value) > abs(value) * mpf("1.1"):
         return (mp.inf if next_value > 0 else -mp.inf), mp.inf
-    return value, abs(value)
+    return value, largest
