@@ -10,19 +10,10 @@ from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
-from fastloss.losses import BatchLoss, Loss, get_loss
+from fastloss.losses import Loss, get_loss
 from fastloss.losses._base import Hessian, Reduction
 
 __all__ = ["gradient", "gradient_hessian", "loss", "loss_gradient"]
-
-
-def _groups(loss: Loss, group: ArrayLike | None) -> dict[str, Any]:
-    """The argument `group` for the losses that have it."""
-    if isinstance(loss, BatchLoss):
-        return {"group": group}
-    if group is not None:
-        raise TypeError(f"group is for ranking losses: {loss.name} has no groups")
-    return {}
 
 
 def loss(
@@ -53,7 +44,7 @@ def loss(
         reduction=reduction,
         loss_out=loss_out,
         n_threads=n_threads,
-        **_groups(instance, group),
+        **instance._groups(group),
     )
 
 
@@ -85,7 +76,7 @@ def gradient(
         reduction=reduction,
         gradient_out=gradient_out,
         n_threads=n_threads,
-        **_groups(instance, group),
+        **instance._groups(group),
     )
 
 
@@ -119,7 +110,7 @@ def loss_gradient(
         loss_out=loss_out,
         gradient_out=gradient_out,
         n_threads=n_threads,
-        **_groups(instance, group),
+        **instance._groups(group),
     )
 
 
@@ -155,5 +146,5 @@ def gradient_hessian(
         hessian_out=hessian_out,
         hessian=hessian,
         n_threads=n_threads,
-        **_groups(instance, group),
+        **instance._groups(group),
     )

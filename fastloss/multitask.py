@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastloss._kernels import dispatch
 from fastloss.composite import FACTOR, Masked, checked_factor, rounded
 from fastloss.losses import Loss, get_loss
-from fastloss.losses._base import Hessian, Reduction
+from fastloss.losses._base import Reduction
 
 __all__ = ["MultiTaskLoss"]
 
@@ -157,8 +157,11 @@ class MultiTaskLoss(Loss):
             )
         return self._with_columns(shape[1])
 
-    def _kernel_for(self, raw_prediction: ArrayLike) -> dispatch.Kernel:
-        return self._for_table(raw_prediction)._kernel
+    def _evaluated(self, *arguments: Any) -> Any:
+        _, y_true, raw_prediction, sample_weight, reduction, *_ = arguments
+        found = dispatch.evaluate(self._for_table(raw_prediction)._kernel, *arguments)
+        _check_mean(found[0] if isinstance(found, tuple) else found, y_true, sample_weight, reduction)
+        return found
 
     def _for_training(self, n_columns: int | None = None) -> MultiTaskLoss:
         if self.weighting == "uncertainty":
@@ -253,64 +256,17 @@ class MultiTaskLoss(Loss):
         float, or ndarray of shape (n,) for ``reduction="none"``
         """
         if log_variances is None:
-            value = super().loss(
+            return super().loss(
                 y_true, raw_prediction, sample_weight, reduction=reduction, loss_out=loss_out, n_threads=n_threads
             )
-        else:
-            variances = self._checked(log_variances)
-            kernel = self._for_table(raw_prediction).at(variances)._compose(variances)
-            out = (loss_out, None, None)
-            value = dispatch.evaluate(
-                kernel, dispatch.LOSS, y_true, raw_prediction, sample_weight, reduction, *out, n_threads
-            )
-        if reduction == "mean" and value == 0:
-            _check_known(y_true, sample_weight)
+        variances = self._checked(log_variances)
+        kernel = self._for_table(raw_prediction).at(variances)._compose(variances)
+        out = (loss_out, None, None)
+        value = dispatch.evaluate(
+            kernel, dispatch.LOSS, y_true, raw_prediction, sample_weight, reduction, *out, n_threads
+        )
+        _check_mean(value, y_true, sample_weight, reduction)
         return value
-
-    def gradient(
-        self,
-        y_true: ArrayLike,
-        raw_prediction: ArrayLike,
-        sample_weight: ArrayLike | None = None,
-        *,
-        reduction: Reduction = "mean",
-        gradient_out: NDArray | None = None,
-        n_threads: int | None = None,
-    ) -> NDArray:
-        """Gradient with respect to the raw prediction, see :meth:`Loss.gradient`."""
-        found = super().gradient(
-            y_true, raw_prediction, sample_weight, reduction=reduction, gradient_out=gradient_out, n_threads=n_threads
-        )
-        if reduction == "mean" and _is_zero(found):
-            _check_known(y_true, sample_weight)
-        return found
-
-    def gradient_hessian(
-        self,
-        y_true: ArrayLike,
-        raw_prediction: ArrayLike,
-        sample_weight: ArrayLike | None = None,
-        *,
-        reduction: Reduction = "mean",
-        gradient_out: NDArray | None = None,
-        hessian_out: NDArray | None = None,
-        hessian: Hessian = "exact",
-        n_threads: int | None = None,
-    ) -> tuple[NDArray, NDArray]:
-        """Gradient and diagonal of the hessian, see :meth:`Loss.gradient_hessian`."""
-        found = super().gradient_hessian(
-            y_true,
-            raw_prediction,
-            sample_weight,
-            reduction=reduction,
-            gradient_out=gradient_out,
-            hessian_out=hessian_out,
-            hessian=hessian,
-            n_threads=n_threads,
-        )
-        if reduction == "mean" and _is_zero(found[0]):
-            _check_known(y_true, sample_weight)
-        return found
 
     def loss_gradient(
         self,
@@ -350,7 +306,7 @@ class MultiTaskLoss(Loss):
         (5.0, array([[ 2., -1.]]), array([-1.5, -2.5]))
         """
         if log_variances is None:
-            found = super().loss_gradient(
+            return super().loss_gradient(
                 y_true,
                 raw_prediction,
                 sample_weight,
@@ -359,9 +315,6 @@ class MultiTaskLoss(Loss):
                 gradient_out=gradient_out,
                 n_threads=n_threads,
             )
-            if reduction == "mean" and found[0] == 0:
-                _check_known(y_true, sample_weight)
-            return found
         variances = self._checked(log_variances)
         if reduction == "none":
             raise ValueError("reduction='none' has no gradient with respect to log_variances; use 'mean' or 'sum'")
@@ -371,8 +324,7 @@ class MultiTaskLoss(Loss):
         gradient, totals, known = own._task_totals(
             own.at(variances)._kernel, want, y_true, raw_prediction, sample_weight, reduction, gradient_out, n_threads
         )
-        if reduction == "mean" and not known.any():
-            _check_known(y_true, sample_weight)
+        _check_mean(known, y_true, sample_weight, reduction)
         return float(totals.sum() + 0.5 * (variances @ known)), gradient, 0.5 * known - totals
 
     def _task_totals(
@@ -496,13 +448,13 @@ def _has_fisher(loss: Loss) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------- arguments
-def _is_zero(gradient: NDArray) -> bool:
-    """Whether nothing is in it; the first rows say so mostly, and `any` would read all."""
-    return not gradient[:64].any() and not gradient.any()
+def _check_mean(found: Any, y_true: ArrayLike, sample_weight: ArrayLike | None, reduction: str) -> None:
+    """A mean that is all 0 may be one of no known target.
 
-
-def _check_known(y_true: ArrayLike, sample_weight: ArrayLike | None) -> None:
-    """Whether a mean of 0 is one."""
+    A gradient's first rows say mostly that it is not; `any` would read all of it.
+    """
+    if reduction != "mean" or np.any(found if np.isscalar(found) else found[:64]) or np.any(found):
+        return
     y = dispatch.as_real(y_true, "y_true")
     if np.isnan(y if sample_weight is None else y[np.asarray(sample_weight) > 0]).all():
         raise ValueError("reduction='mean' is not defined: all targets are NaN; use 'sum' or 'none'")

@@ -126,8 +126,7 @@ class LinearObjective:
         weights, offsets = _checked_weights(sample_weight, n), self._checked_offset(offset, n)
         if self.loss._masks_nan and np.isnan(targets if weights is None else targets[weights > 0]).all():
             raise ValueError("the mean loss is not defined: all targets in y are NaN, or their weights 0")
-        if group is not None and not isinstance(self.loss, BatchLoss):
-            raise TypeError(f"group is for ranking losses: {self.loss.name} has no groups")
+        self.loss._groups(group)  # raises where the loss knows none
         self._beside_X = (targets, weights, offsets, self.n_scores, self.dtype == np.float32, n_threads)
         self._compiled = self._compile(group)
 

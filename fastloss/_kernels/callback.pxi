@@ -82,6 +82,11 @@ cdef inline real magnitude(real x) noexcept nogil:
     return -x if x < 0 else x
 
 
+cdef inline real difference_step(real x) noexcept nogil:
+    """Distance from x of the two points of a central difference."""
+    return cube_root_of_eps(x) * max(<real>1, magnitude(x))
+
+
 # ----------------------------------------------------------------------------------------- one score per sample
 cdef inline Py_ssize_t run(Callback *callback, const real *y, const real *raw, real *loss, real *grad, real *hess,
                            Py_ssize_t n) noexcept nogil:
@@ -212,15 +217,15 @@ cdef Py_ssize_t differ_points(Callback *callback, const real *y, const real *raw
         returned = call_points(y, raw, loss, grad, NULL, n, NULL, callback)
     if returned == n:
         for i in range(n):
-            point[i] = raw[i] + cube_root_of_eps(raw[i]) * max(<real>1, magnitude(raw[i]))
+            point[i] = raw[i] + difference_step(raw[i])
         returned = ask(callback, y, point, room + 3 * n, above, NULL, n)
     if returned == n:
         for i in range(n):
-            point[i] = raw[i] - cube_root_of_eps(raw[i]) * max(<real>1, magnitude(raw[i]))
+            point[i] = raw[i] - difference_step(raw[i])
         returned = ask(callback, y, point, room + 3 * n, below, NULL, n)
     if returned == n:
         for i in range(n):
-            step = raw[i] + cube_root_of_eps(raw[i]) * max(<real>1, magnitude(raw[i]))
+            step = raw[i] + difference_step(raw[i])
             width = step - point[i]         # what is between the two points once they are rounded
             hess[i] = (above[i] - below[i]) / width
     free(room)
@@ -309,17 +314,17 @@ cdef Py_ssize_t differ_scores(Callback *callback, const real *y, const Py_ssize_
             break
         for r in range(n):
             i = r * K + k
-            room[i] = raw[i] + cube_root_of_eps(raw[i]) * max(<real>1, magnitude(raw[i]))
+            room[i] = raw[i] + difference_step(raw[i])
         returned = ask_scores(callback, y, label, room, room + 3 * size, above, NULL, n, K)
         if returned != n:
             break
         for r in range(n):
             i = r * K + k
-            room[i] = raw[i] - cube_root_of_eps(raw[i]) * max(<real>1, magnitude(raw[i]))
+            room[i] = raw[i] - difference_step(raw[i])
         returned = ask_scores(callback, y, label, room, room + 3 * size, below, NULL, n, K)
         for r in range(n):
             i = r * K + k
-            step = cube_root_of_eps(raw[i]) * max(<real>1, magnitude(raw[i]))
+            step = difference_step(raw[i])
             high = raw[i] + step
             hess[i] = (above[i] - below[i]) / (high - room[i])
             room[i] = raw[i]

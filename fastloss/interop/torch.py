@@ -130,11 +130,7 @@ def loss(
     _require_floating(raw)
     if not torch.is_grad_enabled():  # a node's inputs do not tell
         raw = raw.detach()
-    keywords: dict[str, Any] = {"reduction": reduction, "n_threads": n_threads}
-    if group is not None:
-        if not isinstance(fused, losses.BatchLoss):
-            raise TypeError(f"group is for ranking losses: {fused.name} has no groups")
-        keywords["group"] = group
+    keywords: dict[str, Any] = {"reduction": reduction, "n_threads": n_threads, **fused._groups(group)}
     arguments = fused, _constant("y", y), None if sample_weight is None else _constant("sample_weight", sample_weight)
     return _Fused.apply(raw, (*arguments, keywords))
 

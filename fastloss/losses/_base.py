@@ -260,9 +260,15 @@ class Loss:
             )
         return kernel
 
-    def _kernel_for(self, raw_prediction: ArrayLike) -> dispatch.Kernel:
-        """The compiled half for raw predictions of this shape."""
-        return self._kernel
+    def _evaluated(self, *arguments: Any) -> Any:
+        """What all methods end in: `dispatch.evaluate` of these arguments beside the kernel."""
+        return dispatch.evaluate(self._kernel, *arguments)
+
+    def _groups(self, group: ArrayLike | None) -> dict[str, Any]:
+        """The argument `group` of the methods, for the losses that have it."""
+        if group is not None:
+            raise TypeError(f"group is for ranking losses: {self.name} has no groups")
+        return {}
 
     def _for_training(self, n_columns: int | None = None) -> Loss:
         """The loss as it is trained on y with so many columns (None: not known yet); raises where it cannot be."""
@@ -383,8 +389,7 @@ class Loss:
             For wrong shapes, dtypes, labels, weights or options; the message names the argument, what it got and what
             was expected.
         """
-        return dispatch.evaluate(
-            self._kernel_for(raw_prediction),
+        return self._evaluated(
             dispatch.LOSS,
             y_true,
             raw_prediction,
@@ -417,8 +422,7 @@ class Loss:
             Of the mean (each sample's gradient times w / sum(w)), of the sum, or per sample, by `reduction`; "sum" and
             "none" agree.
         """
-        return dispatch.evaluate(
-            self._kernel_for(raw_prediction),
+        return self._evaluated(
             dispatch.GRADIENT,
             y_true,
             raw_prediction,
@@ -449,8 +453,7 @@ class Loss:
         gradient : ndarray of raw_prediction's shape
         """
         want = dispatch.LOSS | dispatch.GRADIENT
-        return dispatch.evaluate(
-            self._kernel_for(raw_prediction),
+        return self._evaluated(
             want,
             y_true,
             raw_prediction,
@@ -497,8 +500,7 @@ class Loss:
             Also when the loss has no such hessian; the message says which it has.
         """
         want = dispatch.GRADIENT | dispatch.HESSIAN
-        return dispatch.evaluate(
-            self._kernel_for(raw_prediction),
+        return self._evaluated(
             want,
             y_true,
             raw_prediction,

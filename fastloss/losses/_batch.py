@@ -105,6 +105,9 @@ class BatchLoss(Loss):
         total = float(np.sum(data.weight))
         return (1.0 if total > 0 else math.nan), total
 
+    def _groups(self, group: ArrayLike | None) -> dict[str, Any]:
+        return {"group": group}
+
     # The methods ------------------------------------------------------------------------------------------------
     def loss(
         self,
@@ -268,8 +271,8 @@ class BatchLoss(Loss):
 
     def _batch(self, y: NDArray, sample_weight: NDArray | None, group: ArrayLike | None) -> Batch:
         """The checked batch; y and sample_weight are arrays of real numbers."""
-        if group is not None and not self.grouped:
-            raise TypeError(f"group is for ranking losses: {self.name} has no groups")
+        if not self.grouped:
+            super()._groups(group)  # raises where there are some
         n = len(y)
         starts = _starts(group, n)
         targets = self._targets(y)
