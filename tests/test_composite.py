@@ -110,6 +110,19 @@ def test_outputs_are_added_as_for_any_loss():
     np.testing.assert_allclose(total.loss(y, raw, reduction="none"), expected, rtol=1e-14)
 
 
+def test_python_adds_up_and_divides():
+    parts = [losses.Huber(), losses.SquaredError(), losses.LogCosh()]
+    assert sum(parts) == parts[0] + parts[1] + parts[2]
+    assert sum(parts) / 4 == 0.25 * parts[0] + 0.25 * parts[1] + 0.25 * parts[2]
+    for wrong in (lambda: 1 + parts[0], lambda: 0.5 + parts[0], lambda: parts[0] / "2", lambda: 1 / parts[0]):
+        with pytest.raises(TypeError, match="unsupported operand"):
+            wrong()
+    with pytest.raises(ZeroDivisionError):
+        parts[0] / 0
+    with pytest.raises(ValueError, match="must be"):
+        parts[0] / -2
+
+
 @pytest.mark.parametrize("total", [0.3 * losses.Huber() + losses.AbsoluteError(), 0.5 * losses.Tukey() + losses.Fair()],
                          ids=str)  # fmt: skip
 def test_same_bits_for_any_threads_and_layout(total, dtype):
